@@ -1,0 +1,115 @@
+"""What registration checks before it accepts, in its order (formats.md, section 8).
+
+Shape, sizes and signatures are `entries.open_submission`. Here: the content rules, judged once and never
+again. Nothing else is refused: a signed false statement is evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from ledger.entries import Submission
+from ledger.errors import MalformedError, Reason, RejectedError, Violation
+from ledger.records import Record, check_place, decided_earliest, parse_record
+from ledger.rules import Header, read_header
+
+FUTURE_ALLOWANCE: Final = 300
+"""Seconds that `decided_at` may lie after `accepted_at`: two clocks never agree."""
+
+MAX_VIOLATIONS: Final = 64
+"""Violations reported at once: an answer must not outgrow its question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A submission whose content rules hold, but for those that need a clock or the governing fold.
+
+    `decided` has, for each record, the earliest second (POSIX) of its `decided_at`, None without one.
+    """
+
+    submission: Submission
+    records: tuple[Record, ...]
+    headers: tuple[Header, ...]
+    decided: tuple[int | None, ...]
+
+
+def admit(submission: Submission) -> Candidate:
+    """Judge the content of every record. Raises RejectedError with all violations, up to 64."""
+    records: list[Record] = []
+    violations: list[Violation] = []
+    for position, data in enumerate(submission.records):
+        try:
+            record = parse_record(data)
+            check_place(record, submission.register)
+        except (MalformedError, RejectedError) as error:
+            violations += (violation.within(f"records[{position}]") for violation in _violations(error))
+            if len(violations) >= MAX_VIOLATIONS:
+                break
+        else:
+            records.append(record)
+    if violations:
+        raise rejection(violations[:MAX_VIOLATIONS])
+    headers = tuple(map(read_header, submission.records))
+    _refuse_repeats(headers)
+    return Candidate(submission, tuple(records), headers, tuple(map(decided_earliest, records)))
+
+
+def rejection(violations: list[Violation]) -> RejectedError:
+    """Return one error for all violations; its reason is that of the first."""
+    first = violations[0]
+    message = f"{first.field}: {first.description}"
+    if len(violations) > 1:
+        message += f" (and {len(violations) - 1} more)"
+    detail = {} if first.offset is None else {"offset": str(first.offset)}
+    if first.allowed:
+        detail["allowed"] = ",".join(first.allowed)
+    return RejectedError(first.reason, message, violations=tuple(violations), detail=detail)
+
+
+def _violations(error: MalformedError | RejectedError) -> tuple[Violation, ...]:
+    if isinstance(error, MalformedError):
+        return (Violation(Reason.NOT_CANONICAL, str(error), offset=error.offset),)
+    return error.violations or (Violation(error.reason, str(error)),)
+
+
+def _refuse_repeats(headers: tuple[Header, ...]) -> None:
+    seen: dict[tuple[str, int], int] = {}
+    for position, header in enumerate(headers):
+        first = seen.setdefault((header.record_id, header.version), position)
+        if first != position:
+            text = f"the same record_id and version as records[{first}]"
+            raise rejection(
+                [Violation(Reason.DUPLICATE_IN_SUBMISSION, text, f"records[{position}].record_id")]
+            )
+
+
+def refuse_future(candidate: Candidate, accepted_at: str) -> None:
+    """Refuse a `decided_at` whose earliest second is over 5 minutes after `accepted_at`.
+
+    Raises RejectedError DECIDED_IN_FUTURE.
+    """
+    latest = posix(accepted_at) + FUTURE_ALLOWANCE
+    found = list(_future(candidate, latest))
+    if found:
+        raise rejection(found[:MAX_VIOLATIONS])
+
+
+def _future(candidate: Candidate, latest: int) -> Iterator[Violation]:
+    for position, decided in enumerate(candidate.decided):
+        if decided is not None and decided > latest:
+            text = "decided more than 5 minutes after the ledger's clock"
+            yield Violation(Reason.DECIDED_IN_FUTURE, text, f"records[{position}].decided_at")
+
+
+def posix(accepted_at: str) -> int:
+    """Return the POSIX second of an `accepted_at`."""
+    return int(datetime.fromisoformat(accepted_at).timestamp())
+
+
+def instant(seconds: float) -> str:
+    """Return POSIX seconds as an `accepted_at`: UTC with milliseconds, cut off."""
+    moment = datetime.fromtimestamp(int(seconds * 1000) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

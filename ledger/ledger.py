@@ -1,0 +1,350 @@
+"""The ledger: all registers of one origin, and the turns by which they grow.
+
+A turn takes whatever waits, judges each submission in order against everything before it, and commits all of
+it at once: one transaction however many submissions and registers. Signing comes after, and elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ledger.admission import Candidate, refuse_future
+from ledger.entries import Acceptance, Message, Submission, accept, form_ledger_entry, parse_entry
+from ledger.errors import MalformedError, Reason, RejectedError, StoreError
+from ledger.governing import GOVERNING, Fold, fold, judge_authority, judge_governance, judge_novelty
+from ledger.hashing import Hash
+from ledger.own_records import submission_rejected
+from ledger.reader import RegisterReader, TileCache
+from ledger.records import Record, check_place, ledger_may_write, parse_record
+from ledger.register import Draft, Edge, open_edge, range_hashes
+from ledger.rules import Header, Refusal, judge_records, read_header
+from ledger.store import Head, Run, Store, StoredNote
+from ledger.tree import Extension
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The message's entries stand at `run`, from this turn's commit on."""
+
+    message: Message
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """This very submission, or this ledger-written record, stood at `run` already: nothing was appended."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The submission lost a race: one `submission.rejected/1` entry stands at `index` instead."""
+
+    refusal: Refusal
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Registration cannot have made this message: no entry, an alarm."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The message was judged against `governing_size`, which the governing register has not reached here."""
+
+    governing_size: int
+
+
+Outcome = Appended | Known | Rejected | Quarantined | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a commit made of one register: the head to sign, and every node made on the way."""
+
+    register: str
+    head: Head
+    extension: Extension
+
+    def range_proof(self, run: Run) -> tuple[Hash, ...]:
+        """Return the range proof, at the new size, of a run that this commit appended."""
+        return range_hashes(self.extension, run.first, run.first + run.count)
+
+
+class Ledger:
+    """One origin's registers over one store. One writer; reads from any thread see committed state only."""
+
+    def __init__(self, store: Store, origin: str, edges: Mapping[str, Edge], state: Fold) -> None:
+        self.origin = origin
+        self._store = store
+        self._edges = dict(edges)
+        self._fold = state
+        self._cache = TileCache()
+
+    @classmethod
+    def open(cls, store: Store, origin: str) -> Self:
+        """Open a store: verify every register's right edge, fold the governing register.
+
+        Raises StoreError where the store does not agree with itself, or is of another origin.
+        """
+        edges = {name: open_edge(store, name, head) for name, head in store.heads().items()}
+        if GOVERNING not in edges:
+            return cls(store, origin, edges, Fold())
+        reader = RegisterReader(store, GOVERNING, TileCache())
+        size = edges[GOVERNING].head.size
+        state = fold(parse_entry(entry) for entry in reader.entries(0, size))
+        if state.opened is not None and state.opened.origin != origin:
+            raise StoreError(f"the store is of origin {state.opened.origin!r}, not {origin!r}")
+        return cls(store, origin, edges, state)
+
+    @property
+    def fold(self) -> Fold:
+        """The state that the committed governing entries fold to."""
+        return self._fold
+
+    @property
+    def store(self) -> Store:
+        """The store beneath, for reading."""
+        return self._store
+
+    def heads(self) -> dict[str, Head]:
+        """Return every committed head, by register."""
+        return {name: edge.head for name, edge in self._edges.items()}
+
+    def register_origin(self, register: str) -> str:
+        """Return ``<ledger origin>/<register>``."""
+        return f"{self.origin}/{register}"
+
+    def run_of(self, submission: Submission) -> Run | None:
+        """Return where a submission stands, if it is known: asked before anything about its key."""
+        if submission.register not in self._edges:
+            return None
+        key = bytes.fromhex(submission.submission_id)
+        return self._store.submissions(submission.register, [key]).get(key)
+
+    def judge_authority(self, submission: Submission) -> None:
+        """Judge the register and key of a department's submission now. Raises as `judge_authority` does."""
+        if submission.register != GOVERNING:
+            key = submission.signatures[0].key
+            judge_authority(self._fold, self._fold.signed_size, submission.register, key)
+
+    def reader(self, register: str) -> RegisterReader:
+        """Return a reader of one register. Raises RejectedError REGISTER_UNKNOWN."""
+        if register not in self._edges:
+            raise RejectedError(
+                Reason.REGISTER_UNKNOWN,
+                f"this ledger has no register {register!r}",
+                detail={"register": register},
+            )
+        return RegisterReader(self._store, register, self._cache)
+
+    def turn(self) -> Turn:
+        """Begin a turn. Only one may be under way."""
+        return Turn(self, self._store, self._edges, self._fold)
+
+    def _committed(self, edges: Mapping[str, Edge], state: Fold) -> None:
+        self._edges.update(edges)
+        self._fold = state
+
+
+class Turn:
+    """One group commit under way. Used once; dropping it changes nothing."""
+
+    def __init__(self, ledger: Ledger, store: Store, edges: Mapping[str, Edge], state: Fold) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._edges = edges
+        self._fold = state
+        self._drafts: dict[str, Draft] = {}
+
+    def look_up(self, candidates: Sequence[Candidate]) -> None:
+        """Read at once what the store knows of these submissions, before they are accepted one by one."""
+        by_register: dict[str, list[Candidate]] = {}
+        for candidate in candidates:
+            by_register.setdefault(candidate.submission.register, []).append(candidate)
+        for register, waiting in by_register.items():
+            self._draft(register).look_up(
+                [bytes.fromhex(candidate.submission.submission_id) for candidate in waiting],
+                [header for candidate in waiting for header in candidate.headers],
+            )
+
+    def accept(self, candidate: Candidate, accepted_at: str, submitter: str) -> Appended | Known:
+        """Judge a submission with the view of this very moment and add it (formats.md, sections 8 and 9).
+
+        It must have been looked up. Raises RejectedError with nothing added: acceptance never loses a race
+        here, so nothing that is acknowledged is ever rejected.
+        """
+        submission = candidate.submission
+        draft = self._draft(submission.register)
+        known = draft.run_of(bytes.fromhex(submission.submission_id))
+        if known is not None:
+            return Known(known)
+        governs = submission.register == GOVERNING
+        size = self._fold.signed_size
+        if not governs:
+            judge_authority(self._fold, size, submission.register, submission.signatures[0].key)
+        refuse_future(candidate, accepted_at)
+        if governs:
+            self._judge_governing(candidate)
+        message = accept(submission, Acceptance(accepted_at, submitter, size))
+        refusal = judge_records(message, candidate.headers, draft.registered(candidate.headers))
+        if refusal is not None:
+            raise refusal.error()
+        return self._append(draft, message, candidate.headers)
+
+    def _judge_governing(self, candidate: Candidate) -> None:
+        if len(candidate.records) != 1:
+            raise RejectedError(
+                Reason.TOO_MANY_RECORDS,
+                "a submission to `governing` has one record",
+                detail={"limit": "1", "count": str(len(candidate.records))},
+            )
+        (record,) = candidate.records
+        judge_novelty(self._fold, record)
+        judge_governance(self._fold, record, _signers(candidate.submission))
+
+    def replay(self, message: Message) -> Outcome:
+        """Apply the append rules to a message of the event log (formats.md, section 9, rules 2 to 5).
+
+        Never refuses: what lost a race becomes one rejection entry, what registration cannot have made is
+        quarantined.
+        """
+        try:
+            headers = [read_header(record) for record in message.records()]
+        except MalformedError as error:
+            return Quarantined(f"shape: {error}")
+        draft = self._draft(message.register)
+        submission = message.submission
+        draft.look_up([bytes.fromhex(submission.submission_id)] if submission else (), headers)
+        if submission is None:
+            return self._replay_ledger_written(draft, message, headers[0])
+        known = draft.run_of(bytes.fromhex(submission.submission_id))
+        if known is not None:
+            return Known(known)
+        if message.acceptance.governing_size > self._fold.size:
+            return Waiting(message.acceptance.governing_size)
+        if message.register != GOVERNING:
+            key = submission.signatures[0].key
+            try:
+                judge_authority(self._fold, message.acceptance.governing_size, message.register, key)
+            except RejectedError as error:
+                return Quarantined(f"key or register: {error}")
+        try:
+            refusal = self._refusal(draft, message, submission, headers)
+        except MalformedError as error:
+            return Quarantined(f"shape: {error}")
+        if refusal is None:
+            return self._append(draft, message, headers)
+        return self._reject(draft, message, submission, refusal)
+
+    def _refusal(
+        self, draft: Draft, message: Message, submission: Submission, headers: Sequence[Header]
+    ) -> Refusal | None:
+        if message.register == GOVERNING:
+            record = _governing_record(submission)
+            try:
+                judge_governance(self._fold, record, _signers(submission))
+            except RejectedError as error:
+                return Refusal(error.reason)
+        elif message.acceptance.governing_size < draft.governing_size:
+            return Refusal(Reason.STALE_VIEW)
+        return judge_records(message, headers, draft.registered(headers))
+
+    def _replay_ledger_written(self, draft: Draft, message: Message, header: Header) -> Outcome:
+        if not ledger_may_write(header.type, message.register):
+            return Quarantined(f"{header.type} cannot stand unsigned in {message.register}")
+        known = draft.registered([header]).get(header.record_id, {})
+        if known:
+            index = next(iter(known.values())).index
+            assert index is not None  # noqa: S101 - only judge_records makes versions without index
+            return Known(Run(index, 1))
+        return self._append(draft, message, [header])
+
+    def _reject(self, draft: Draft, message: Message, submission: Submission, refusal: Refusal) -> Rejected:
+        index = draft.size
+        record = submission_rejected(
+            register=message.register,
+            register_origin=self._ledger.register_origin(message.register),
+            submission_id=submission.submission_id,
+            count=len(submission.records),
+            reason=refusal.reason,
+            index=index,
+            rejected=(refusal.position, refusal.header.record_id, refusal.header.version)
+            if refusal.header is not None and refusal.position is not None
+            else None,
+            existing=(refusal.earlier.index, refusal.earlier.sha256())
+            if refusal.earlier is not None and refusal.earlier.index is not None
+            else None,
+        )
+        acceptance = message.acceptance
+        entry = form_ledger_entry(record, acceptance.accepted_at, acceptance.governing_size)
+        self._append(draft, Message(message.register, acceptance, (entry,), None), [read_header(record)])
+        return Rejected(refusal, index)
+
+    def append_ledger_written(self, register: str, record: bytes, accepted_at: str) -> Outcome:
+        """Add a record that the ledger writes itself, unless it is there already."""
+        acceptance = Acceptance(accepted_at, "ledger", self._fold.signed_size)
+        entry = form_ledger_entry(record, accepted_at, acceptance.governing_size)
+        return self.replay(Message(register, acceptance, (entry,), None))
+
+    def _append(self, draft: Draft, message: Message, headers: Sequence[Header]) -> Appended:
+        run = draft.add(message, headers)
+        if message.register == GOVERNING:
+            self._govern(message)
+        return Appended(message, run)
+
+    def _govern(self, message: Message) -> None:
+        before = self._fold
+        for data in message.entries:
+            self._fold = self._fold.extended(parse_entry(data))
+        for name in self._fold.registers.keys() - before.registers.keys():
+            self._draft(name)
+
+    def _draft(self, register: str) -> Draft:
+        draft = self._drafts.get(register)
+        if draft is None:
+            draft = self._drafts[register] = Draft(self._store, register, self._edges.get(register))
+        return draft
+
+    def commit(self, notes: Mapping[str, Sequence[StoredNote]]) -> dict[str, Growth]:
+        """Commit the turn, with notes signed since the last one; return what grew, to be signed.
+
+        Raises what Store.commit raises; the turn is then spent and nothing is shown.
+        """
+        growths: dict[str, Growth] = {}
+        edges: dict[str, Edge] = {}
+        batches = []
+        for register in dict.fromkeys((*self._drafts, *notes)):
+            draft = self._draft(register)
+            waiting = notes.get(register, ())
+            if draft.grows(opened=register in self._fold.registers) or waiting:
+                batch, edges[register], extension = draft.finish(waiting)
+                batches.append(batch)
+                if batch.head != batch.expected:
+                    growths[register] = Growth(register, batch.head, extension)
+        self._store.commit(batches)
+        # A crash above leaves nothing: whoever waits is not answered, and asks again. A crash below loses
+        # nothing: the same submission is then known.
+        self._ledger._committed(edges, self._fold)
+        return growths
+
+
+def _signers(submission: Submission) -> frozenset[bytes]:
+    return frozenset(signature.key for signature in submission.signatures)
+
+
+def _governing_record(submission: Submission) -> Record:
+    """Return the one record of a governance submission. Raises MalformedError where that is not what it is."""
+    try:
+        (data,) = submission.records
+        record = parse_record(data)
+        check_place(record, GOVERNING)
+    except (ValueError, RejectedError) as error:
+        raise MalformedError(f"not one governing record: {error}") from error
+    return record

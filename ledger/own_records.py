@@ -1,0 +1,94 @@
+"""The records that the ledger writes itself: anchors and rejections (formats.md, section 3).
+
+Their `record_id` follows from what they say, so that the same fact written twice is one record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ledger import canonical
+from ledger.errors import MalformedError
+from ledger.governing_types import CheckpointAnchored, SubmissionRejected
+from ledger.record_rules import faults_between, refusal
+from ledger.record_types import Recorded
+from ledger.shapes import shape_of
+
+
+def record_digest(data: bytes) -> str:
+    """Return the digest of a record: hex SHA-256 of its bytes, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def uuid8(data: bytes) -> str:
+    """Return the UUIDv8 of `data`: 16 bytes of its SHA-256 with version 8 and variant 10 (section 3)."""
+    digest = bytearray(hashlib.sha256(data).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def checkpoint_anchored(note: bytes) -> bytes:
+    """Return the `checkpoint.anchored/1` record of a checkpoint note, which it carries verbatim.
+
+    Raises MalformedError for a note that canonical JSON cannot hold, RejectedError beyond 16 KiB.
+    """
+    try:
+        text = note.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedError("checkpoint note: not UTF-8", error.start) from error
+    return _format(
+        CheckpointAnchored,
+        {
+            "checkpoint": text,
+            "record_id": uuid8(note),
+            "register": "governing",
+            "type": "checkpoint.anchored/1",
+            "version": 1,
+        },
+    )
+
+
+def submission_rejected(
+    *,
+    register: str,
+    register_origin: str,
+    submission_id: str,
+    count: int,
+    reason: str,
+    index: int,
+    rejected: tuple[int, str, int] | None,
+    existing: tuple[int, str] | None,
+) -> bytes:
+    """Return the `submission.rejected/1` record that stands at `index` of `register` (section 9, rule 5).
+
+    `count` is the number of records of the submission; `rejected` the position, record_id and version of the
+    one that met the refusal; `existing` the index of the earlier entry that it met, and the hex SHA-256 of
+    that entry's record. Raises RejectedError for a value that breaks its member's rules.
+    """
+    stated = f"submission.rejected/1\n{register_origin}\n{submission_id}\n{index}\n"
+    value: dict[str, Any] = {
+        "count": count,
+        "reason": str(reason),
+        "record_id": uuid8(stated.encode()),
+        "register": register,
+        "submission_id": submission_id,
+        "type": "submission.rejected/1",
+        "version": 1,
+    }
+    if rejected is not None:
+        position, record_id, version = rejected
+        value["rejected"] = {"position": position, "record_id": record_id, "version": version}
+    if existing is not None:
+        earlier, digest = existing
+        value["existing"] = {"index": earlier, "sha256": digest}
+    return _format(SubmissionRejected, value)
+
+
+def _format(record_type: type[Recorded], value: dict[str, Any]) -> bytes:
+    found = (*shape_of(record_type).faults(value, ""), *faults_between(record_type, value))
+    if found:
+        raise refusal(found)
+    return canonical.format(value)

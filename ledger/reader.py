@@ -1,0 +1,159 @@
+"""Reading a register: entries, tiles and proofs at a stated size, from any store.
+
+Every proof is planned first; then its nodes are read in one call, from tiles; then it is computed. The cost
+is O(log n) for one entry, whatever the size (promise P10).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from ledger.errors import Reason, RejectedError, StoreError
+from ledger.hashing import HASH_SIZE, Hash, node_hashes, split_hashes
+from ledger.proofs import Plan, compute, nodes_of, plan_consistency, plan_inclusion, plan_range
+from ledger.store import Store
+from ledger.tiles import TILE_WIDTH, Bundle, Tile, encode_bundle, implied_width, tile_of
+from ledger.tree import Node, compact_range, root_of, tree_root
+
+CACHED_TILES: Final = 4_096
+"""How many tiles a reader keeps, of at most 8,704 bytes each: those of a million entries fit."""
+
+READ_AHEAD: Final = 256
+"""Entries that a stream reads from the store at once."""
+
+_GROUP: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Leafy:
+    """A tile's hashes, and the roots of its complete groups of 16: no node then takes over 7 hashes."""
+
+    hashes: bytes
+    groups: bytes
+
+    def node(self, first: int, count: int) -> Hash:
+        """Return the root of `count` hashes, a power of two, from hash `first` on."""
+        source, width = self.hashes, HASH_SIZE
+        if count >= _GROUP:
+            source, first, count = self.groups, first // _GROUP, count // _GROUP
+        found = split_hashes(source[first * width : (first + count) * width])
+        if len(found) != count:
+            raise StoreError("a tile lacks hashes that the size implies")
+        return found[0] if count == 1 else tree_root(found)
+
+
+def _leafy(hashes: bytes) -> _Leafy:
+    row = list(split_hashes(hashes[: len(hashes) // (_GROUP * HASH_SIZE) * (_GROUP * HASH_SIZE)]))
+    for _ in range(4):
+        row = node_hashes(row)
+    return _Leafy(hashes, b"".join(row))
+
+
+class TileCache:
+    """The tiles that were read last, over all registers. Safe to share between threads."""
+
+    def __init__(self, capacity: int = CACHED_TILES) -> None:
+        self._capacity = capacity
+        self._tiles: OrderedDict[tuple[str, int, int, int], _Leafy] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, store: Store, register: str, size: int, wanted: Iterable[tuple[int, int]]) -> list[_Leafy]:
+        """Return the tiles (level, index) that a tree of `size` leaves implies, in order."""
+        keys = [(register, level, index, implied_width(level, index, size)) for level, index in wanted]
+        with self._lock:
+            found = {key: tile for key in keys if (tile := self._tiles.get(key)) is not None}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            data = store.tiles(register, [(level, index) for _, level, index, _ in missing])
+            for key, hashes in zip(missing, data, strict=True):
+                found[key] = _leafy(hashes[: key[3] * HASH_SIZE])
+        with self._lock:
+            for key in keys:
+                self._tiles[key] = found[key]
+                self._tiles.move_to_end(key)
+            while len(self._tiles) > self._capacity:
+                self._tiles.popitem(last=False)
+        return [found[key] for key in keys]
+
+
+class RegisterReader:
+    """What one register holds. Every size asked for must be committed; the caller shows published ones only."""
+
+    def __init__(self, store: Store, register: str, cache: TileCache) -> None:
+        self._store = store
+        self._cache = cache
+        self.register = register
+
+    def entry(self, index: int) -> bytes:
+        """Return one entry. Raises StoreError if the store does not have it."""
+        found = self._store.entries(self.register, index, index + 1)
+        if len(found) != 1:
+            raise StoreError(f"{self.register}: entry {index} is missing")
+        return found[0]
+
+    def entries(self, begin: int, end: int) -> Iterator[bytes]:
+        """Yield the entries [begin, end), reading a few at a time."""
+        for start in range(begin, end, READ_AHEAD):
+            stop = min(start + READ_AHEAD, end)
+            found = self._store.entries(self.register, start, stop)
+            if len(found) != stop - start:
+                raise StoreError(f"{self.register}: entries {start} to {stop - 1} are not all there")
+            yield from found
+
+    def inclusion(self, index: int, size: int) -> tuple[Hash, ...]:
+        """Return the inclusion proof of entry `index` at `size` (RFC 6962, section 2.1.1)."""
+        return self._compute(plan_inclusion(index, size), size)
+
+    def consistency(self, first: int, second: int) -> tuple[Hash, ...]:
+        """Return the consistency proof between two sizes (RFC 6962, section 2.1.2)."""
+        return self._compute(plan_consistency(first, second), second)
+
+    def range_proof(self, begin: int, end: int, size: int) -> tuple[Hash, ...]:
+        """Return the range proof of [begin, end) at `size` (formats.md, section 14)."""
+        return self._compute(plan_range(begin, end, size), size)
+
+    def root(self, size: int) -> Hash:
+        """Return the root at `size`, computed from tiles."""
+        peaks = compact_range(0, size)
+        hashes = self.nodes(peaks, size)
+        return root_of([hashes[node] for node in peaks])
+
+    def nodes(self, nodes: Sequence[Node], size: int) -> dict[Node, Hash]:
+        """Return perfect nodes of the tree of `size` leaves."""
+        places = [tile_of(node) for node in nodes]
+        wanted = list(dict.fromkeys((place.tile_level, place.tile_index) for place in places))
+        tiles = dict(zip(wanted, self._cache.take(self._store, self.register, size, wanted), strict=True))
+        return {
+            node: tiles[place.tile_level, place.tile_index].node(place.first, place.width)
+            for node, place in zip(nodes, places, strict=True)
+        }
+
+    def _compute(self, plan: Plan, size: int) -> tuple[Hash, ...]:
+        return compute(plan, self.nodes(nodes_of(plan), size))
+
+    def tile(self, tile: Tile) -> bytes:
+        """Return the bytes of a tile of exactly this width. Raises StoreError if it is not there."""
+        (data,) = self._store.tiles(self.register, [(tile.level, tile.index)])
+        if len(data) < tile.width * HASH_SIZE:
+            raise StoreError(f"{self.register}: {tile.path()} is missing")
+        return data[: tile.width * HASH_SIZE]
+
+    def bundle(self, bundle: Bundle) -> bytes:
+        """Return the bytes of an entry bundle of exactly this width."""
+        begin = bundle.index * TILE_WIDTH
+        return encode_bundle(self.entries(begin, begin + bundle.width))
+
+
+def check_size(size: int, latest: int) -> int:
+    """Return the size to answer for: `latest` when 0 was asked. Raises SIZE_NOT_REACHED beyond it."""
+    if size > latest:
+        raise RejectedError(
+            Reason.SIZE_NOT_REACHED,
+            f"size {size} is not reached; the latest is {latest}",
+            detail={"latest_size": str(latest)},
+        )
+    return size or latest

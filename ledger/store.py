@@ -1,0 +1,126 @@
+"""The Store protocol and its contract: where committed bytes live.
+
+A store keeps, for every register, its head, entries, tiles, which submissions and record versions it holds,
+and its checkpoint notes. It computes nothing: what it returns is checked by whoever relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ledger.hashing import EMPTY_ROOT, Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A committed state of a register, signed or not yet: number of entries and root of their tree."""
+
+    size: int
+    root: Hash
+
+
+EMPTY_HEAD = Head(0, EMPTY_ROOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where one submission stands: entries `first` to `first + count - 1`."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAt:
+    """One version of one record, and the index of its entry. `record_id` is 16 bytes."""
+
+    record_id: bytes
+    version: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTile:
+    """The widest known bytes of a hash tile (32 per hash, 1 to 256 hashes); narrower ones are prefixes."""
+
+    level: int
+    index: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNote:
+    """A signed checkpoint, verbatim, and the size that it states."""
+
+    size: int
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit adds to one register.
+
+    `expected` is the head that it replaces, None where the register is new to the store. `entries` stand at
+    indices expected.size to head.size - 1. `tiles` replace those of the same coordinates. `notes` may state
+    any size up to the expected one: they were signed after earlier commits.
+    """
+
+    register: str
+    expected: Head | None
+    head: Head
+    entries: Sequence[bytes] = ()
+    tiles: Sequence[StoredTile] = ()
+    submissions: Mapping[bytes, Run] = field(default_factory=dict[bytes, Run])
+    records: Sequence[RecordAt] = ()
+    notes: Sequence[StoredNote] = ()
+
+
+class Store(Protocol):
+    """One writer, any number of readers, in any threads.
+
+    Reads see only committed state. Entries, and the bytes that a tile had at some width, never change; heads
+    only grow. Ids are raw bytes: 32 of a submission_id, 16 of a record_id.
+    """
+
+    def heads(self) -> Mapping[str, Head]:
+        """Return every register's head, by name."""
+        ...
+
+    def entries(self, register: str, begin: int, end: int) -> list[bytes]:
+        """Return the entries [begin, end), fewer where the register ends earlier."""
+        ...
+
+    def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
+        ...
+
+    def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
+        """Return where those of the submissions stand that the register holds."""
+        ...
+
+    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return every version that the register holds of these records, in any order."""
+        ...
+
+    def note(self, register: str, at_most: int) -> StoredNote | None:
+        """Return the checkpoint note of the largest size that is `at_most`, if there is one."""
+        ...
+
+    def notes(self, register: str, begin: int, end: int) -> Iterator[StoredNote]:
+        """Yield the notes of sizes begin to end - 1, by size."""
+        ...
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Replace every batch's expected head and add what it brings, together or not at all.
+
+        Durable on return. Raises ConflictError if another writer moved a head, StorageFullError where
+        there was no room: nothing was written in either case. After any other StoreError the outcome is
+        unknown: reopen.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the store holds. It cannot be used afterwards."""
+        ...

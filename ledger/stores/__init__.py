@@ -1,0 +1,1 @@
+"""The stores: memory and SQLite, each native to what it stores in."""

@@ -1,0 +1,119 @@
+"""A store in memory: for tests and trials, and suspicious on purpose.
+
+It refuses whatever a careless caller could get past a database: gaps, shrinking tiles, changed bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ledger.errors import ConflictError, StoreError
+from ledger.store import Batch, Head, RecordAt, Run, StoredNote
+
+
+@dataclass(slots=True)
+class _Held:
+    head: Head
+    entries: list[bytes] = field(default_factory=list[bytes])
+    tiles: dict[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])
+    submissions: dict[bytes, Run] = field(default_factory=dict[bytes, Run])
+    records: dict[bytes, dict[int, int]] = field(default_factory=dict[bytes, dict[int, int]])
+    notes: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+
+class MemoryStore:
+    """Everything in dictionaries; nothing outlives the process."""
+
+    def __init__(self) -> None:
+        self._registers: dict[str, _Held] = {}
+        self._lock = threading.Lock()
+
+    def heads(self) -> Mapping[str, Head]:
+        """Return every register's head, by name."""
+        with self._lock:
+            return {name: held.head for name, held in self._registers.items()}
+
+    def entries(self, register: str, begin: int, end: int) -> list[bytes]:
+        """Return the entries [begin, end), fewer where the register ends earlier."""
+        with self._lock:
+            return self._registers[register].entries[begin:end]
+
+    def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
+        with self._lock:
+            tiles = self._registers[register].tiles
+            return [tiles.get(coordinates, b"") for coordinates in wanted]
+
+    def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
+        """Return where those of the submissions stand that the register holds."""
+        with self._lock:
+            held = self._registers[register].submissions
+            return {key: held[key] for key in ids if key in held}
+
+    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return every version that the register holds of these records, in any order."""
+        with self._lock:
+            held = self._registers[register].records
+            return [
+                RecordAt(key, version, index)
+                for key in dict.fromkeys(record_ids)
+                for version, index in held.get(key, {}).items()
+            ]
+
+    def note(self, register: str, at_most: int) -> StoredNote | None:
+        """Return the checkpoint note of the largest size that is `at_most`, if there is one."""
+        with self._lock:
+            held = self._registers[register].notes
+            size = max((size for size in held if size <= at_most), default=None)
+            return None if size is None else StoredNote(size, held[size])
+
+    def notes(self, register: str, begin: int, end: int) -> Iterator[StoredNote]:
+        """Yield the notes of sizes begin to end - 1, by size."""
+        with self._lock:
+            held = self._registers[register].notes
+            found = [StoredNote(size, held[size]) for size in sorted(held) if begin <= size < end]
+        yield from found
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Replace every batch's expected head and add what it brings, together or not at all."""
+        with self._lock:
+            for batch in batches:
+                held = self._registers.get(batch.register)
+                if (held.head if held else None) != batch.expected:
+                    raise ConflictError(f"{batch.register}: the head has moved")
+                _check(held or _Held(batch.head), batch)
+            for batch in batches:
+                self._apply(batch)
+
+    def _apply(self, batch: Batch) -> None:
+        held = self._registers.setdefault(batch.register, _Held(batch.head))
+        held.head = batch.head
+        held.entries.extend(batch.entries)
+        held.tiles.update({(tile.level, tile.index): tile.data for tile in batch.tiles})
+        held.submissions.update(batch.submissions)
+        for record in batch.records:
+            held.records.setdefault(record.record_id, {})[record.version] = record.index
+        held.notes.update({stored.size: stored.note for stored in batch.notes})
+
+    def close(self) -> None:
+        """Release nothing: the store stays as it is, so that a test can open it again."""
+
+
+def _check(held: _Held, batch: Batch) -> None:
+    before = batch.expected.size if batch.expected else 0
+    if batch.head.size != before + len(batch.entries):
+        raise StoreError(f"{batch.register}: {len(batch.entries)} entries do not lead to the head")
+    for tile in batch.tiles:
+        if not tile.data.startswith(held.tiles.get((tile.level, tile.index), b"")):
+            raise StoreError(f"{batch.register}: tile {tile.level}/{tile.index} would change")
+    for key in batch.submissions:
+        if key in held.submissions:
+            raise StoreError(f"{batch.register}: submission {key.hex()} is there already")
+    for record in batch.records:
+        if record.version in held.records.get(record.record_id, {}):
+            raise StoreError(f"{batch.register}: record {record.record_id.hex()} is there already")
+    for stored in batch.notes:
+        if held.notes.get(stored.size, stored.note) != stored.note:
+            raise StoreError(f"{batch.register}: the note of size {stored.size} would change")

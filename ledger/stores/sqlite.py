@@ -1,0 +1,331 @@
+"""The SQLite store: one file, WAL, synchronous=FULL; one writer, readers in any thread.
+
+Entries are kept in stretches of up to 64, in entry-bundle framing, because a row per entry would waste an
+eighth of every page. All keys begin with the register's number, so that registers do not mix.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
+from ledger.hashing import Hash
+from ledger.store import Batch, Head, RecordAt, Run, StoredNote, StoredTile
+from ledger.tiles import decode_entries, encode_bundle
+
+APPLICATION_ID: Final = 0x64627931  # "dby1"
+PAGE_SIZE: Final = 4096
+STRETCH: Final = 64
+
+_SHIFT: Final = 40  # a register holds fewer than 2**40 entries
+_LEVEL_SHIFT: Final = 33  # and a level fewer than 2**33 tiles
+_IN_LIST: Final = (1, 8, 64, 512)  # few statement texts, so that SQLite keeps them prepared
+
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE register (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    root BLOB NOT NULL
+) STRICT;
+CREATE TABLE stretch (id INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT;
+CREATE TABLE tile (id INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT;
+CREATE TABLE note (id INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT;
+CREATE TABLE submission (
+    register INTEGER NOT NULL,
+    submission_id BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (register, submission_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE record (
+    register INTEGER NOT NULL,
+    record_id BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    entry INTEGER NOT NULL,
+    PRIMARY KEY (register, record_id, version)
+) STRICT, WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+
+class SqliteStore:
+    """A ledger's registers in one SQLite file.
+
+    The caller makes sure that there is one writer; a lost race is still refused, as ConflictError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        with _translated():
+            self._writer = self._connect()
+            self._prepare()
+        self._numbers = {name: number for number, name in self._rows("SELECT number, name FROM register")}
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        with self._lock:
+            self._open.append(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        (application,) = self._writer.execute("PRAGMA application_id").fetchone()
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (mode,) = self._writer.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"{self._path}: SQLite does not offer WAL here (journal mode {mode})")
+        if not tables:
+            self._writer.executescript(_SCHEMA)
+        elif (application, version) != (APPLICATION_ID, 1):
+            raise StoreError(f"{self._path}: not a Daybook store of version 1")
+
+    @property
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+        return connection
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with _translated():
+            return self._reader.execute(statement, values).fetchall()
+
+    def _number(self, register: str) -> int:
+        try:
+            return self._numbers[register]
+        except KeyError:
+            raise StoreError(f"the store has no register {register!r}") from None
+
+    def heads(self) -> Mapping[str, Head]:
+        """Return every register's head, by name."""
+        rows = self._rows("SELECT name, size, root FROM register")
+        return {name: Head(size, Hash(root)) for name, size, root in rows}
+
+    def entries(self, register: str, begin: int, end: int) -> list[bytes]:
+        """Return the entries [begin, end), fewer where the register ends earlier."""
+        found: list[bytes] = []
+        for first, entries in self._stretches(register, begin, end):
+            found.extend(entries[max(0, begin - first) : end - first])
+        return found
+
+    def _stretches(self, register: str, begin: int, end: int) -> Iterator[tuple[int, list[bytes]]]:
+        base = self._number(register) << _SHIFT
+        rows = self._rows(
+            "SELECT id, entries FROM stretch WHERE id < ?2 AND id >= "
+            "coalesce((SELECT max(id) FROM stretch WHERE id BETWEEN ?3 AND ?1), ?1) ORDER BY id",
+            (base + begin, base + end, base),
+        )
+        for key, data in rows:
+            try:
+                yield key - base, decode_entries(data)
+            except MalformedError as error:
+                raise StoreError(f"{register}: the stretch at {key - base} is damaged: {error}") from error
+
+    def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
+        base = self._number(register) << _SHIFT
+        keys = [base + (level << _LEVEL_SHIFT) + index for level, index in wanted]
+        found = dict(self._select("SELECT id, hashes FROM tile WHERE id IN", (), keys))
+        return [found.get(key, b"") for key in keys]
+
+    def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
+        """Return where those of the submissions stand that the register holds."""
+        statement = (
+            "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id IN"
+        )
+        rows = self._select(statement, (self._number(register),), ids)
+        return {key: Run(first, count) for key, first, count in rows}
+
+    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return every version that the register holds of these records, in any order."""
+        statement = "SELECT record_id, version, entry FROM record WHERE register = ? AND record_id IN"
+        rows = self._select(statement, (self._number(register),), record_ids)
+        return [RecordAt(key, version, index) for key, version, index in rows]
+
+    def _select(self, statement: str, fixed: tuple[object, ...], keys: Sequence[object]) -> list[Any]:
+        """Run `statement` for all keys, in lists of a few fixed lengths, each filled up with its last key."""
+        rows: list[Any] = []
+        for start in range(0, len(keys), _IN_LIST[-1]):
+            part = list(dict.fromkeys(keys[start : start + _IN_LIST[-1]]))
+            length = next(length for length in _IN_LIST if length >= len(part))
+            part += part[-1:] * (length - len(part))
+            rows += self._rows(f"{statement} ({','.join('?' * length)})", (*fixed, *part))
+        return rows
+
+    def note(self, register: str, at_most: int) -> StoredNote | None:
+        """Return the checkpoint note of the largest size that is `at_most`, if there is one."""
+        base = self._number(register) << _SHIFT
+        statement = "SELECT id, note FROM note WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+        rows = self._rows(statement, (base, base + at_most))
+        return StoredNote(rows[0][0] - base, rows[0][1]) if rows else None
+
+    def notes(self, register: str, begin: int, end: int) -> Iterator[StoredNote]:
+        """Yield the notes of sizes begin to end - 1, by size."""
+        base = self._number(register) << _SHIFT
+        position = base + begin
+        while rows := self._rows(
+            "SELECT id, note FROM note WHERE id >= ? AND id < ? ORDER BY id LIMIT 512", (position, base + end)
+        ):
+            for key, note in rows:
+                yield StoredNote(key - base, note)
+            position = rows[-1][0] + 1
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Replace every batch's expected head and add what it brings, together or not at all."""
+        with _translated():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                numbers = [self._write(batch) for batch in batches]
+                self._writer.execute("COMMIT")
+            except BaseException:
+                # On some errors SQLite has rolled back by itself.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+        for batch, number in zip(batches, numbers, strict=True):
+            self._numbers[batch.register] = number
+
+    def _write(self, batch: Batch) -> int:
+        number = self._replace_head(batch)
+        base = number << _SHIFT
+        many = self._writer.executemany
+        first = base + (batch.expected.size if batch.expected else 0)
+        many(
+            "INSERT INTO stretch VALUES (?, ?)",
+            (
+                (first + start, encode_bundle(batch.entries[start : start + STRETCH]))
+                for start in range(0, len(batch.entries), STRETCH)
+            ),
+        )
+        many(
+            "INSERT INTO tile VALUES (?, ?) ON CONFLICT DO UPDATE SET hashes = excluded.hashes",
+            ((base + (tile.level << _LEVEL_SHIFT) + tile.index, tile.data) for tile in batch.tiles),
+        )
+        many(
+            "INSERT INTO submission VALUES (?, ?, ?, ?)",
+            ((number, key, run.first, run.count) for key, run in batch.submissions.items()),
+        )
+        many(
+            "INSERT INTO record VALUES (?, ?, ?, ?)",
+            ((number, record.record_id, record.version, record.index) for record in batch.records),
+        )
+        many(
+            "INSERT INTO note VALUES (?, ?) ON CONFLICT DO NOTHING",
+            ((base + stored.size, stored.note) for stored in batch.notes),
+        )
+        return number
+
+    def _replace_head(self, batch: Batch) -> int:
+        after = batch.head
+        if batch.expected is None:
+            if self._writer.execute("SELECT 1 FROM register WHERE name = ?", (batch.register,)).fetchone():
+                raise ConflictError(f"{batch.register}: the register is there already")
+            cursor = self._writer.execute(
+                "INSERT INTO register (name, size, root) VALUES (?, ?, ?)",
+                (batch.register, after.size, after.root),
+            )
+            assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has just made it
+            return cursor.lastrowid
+        before = batch.expected
+        cursor = self._writer.execute(
+            "UPDATE register SET size = ?, root = ? WHERE name = ? AND size = ? AND root = ?",
+            (after.size, after.root, batch.register, before.size, before.root),
+        )
+        if cursor.rowcount != 1:
+            raise ConflictError(f"{batch.register}: the head has moved")
+        return self._number(batch.register)
+
+    def all_tiles(self, register: str) -> Iterator[StoredTile]:
+        """Yield every tile row of a register, by level and index, for fsck."""
+        base = self._number(register) << _SHIFT
+        mask = (1 << _LEVEL_SHIFT) - 1
+        for key, data in self._scan("tile", "hashes", base):
+            yield StoredTile((key - base) >> _LEVEL_SHIFT, (key - base) & mask, data)
+
+    def all_stretches(self, register: str) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield every (first index, entries) row of a register, in order, for fsck."""
+        base = self._number(register) << _SHIFT
+        for key, data in self._scan("stretch", "entries", base):
+            try:
+                yield key - base, decode_entries(data)
+            except MalformedError as error:
+                raise StoreError(f"{register}: the stretch at {key - base} is damaged: {error}") from error
+
+    def _scan(self, table: str, column: str, base: int) -> Iterator[tuple[int, bytes]]:
+        position, end = base, base + (1 << _SHIFT)
+        statement = f"SELECT id, {column} FROM {table} WHERE id >= ? AND id < ? ORDER BY id LIMIT 64"  # noqa: S608
+        while rows := self._rows(statement, (position, end)):
+            yield from rows
+            position = rows[-1][0] + 1
+
+    def all_submissions(self, register: str) -> Iterator[tuple[bytes, Run]]:
+        """Yield every submission row of a register, by submission_id, for fsck."""
+        statement = (
+            "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id > ? "
+            "ORDER BY submission_id LIMIT 1024"
+        )
+        last = b""
+        while rows := self._rows(statement, (self._number(register), last)):
+            yield from ((key, Run(first, count)) for key, first, count in rows)
+            last = rows[-1][0]
+
+    def all_records(self, register: str) -> Iterator[RecordAt]:
+        """Yield every record row of a register, by record_id and version, for fsck."""
+        statement = (
+            "SELECT record_id, version, entry FROM record "
+            "WHERE register = ? AND (record_id, version) > (?, ?) ORDER BY record_id, version LIMIT 1024"
+        )
+        last: tuple[object, object] = (b"", -1)
+        while rows := self._rows(statement, (self._number(register), *last)):
+            yield from (RecordAt(key, version, index) for key, version, index in rows)
+            last = rows[-1][0], rows[-1][1]
+
+    def damage(self) -> list[str]:
+        """Return what SQLite itself finds wrong, and rows that belong to no register."""
+        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        for table, number in (
+            ("stretch", f"id >> {_SHIFT}"),
+            ("tile", f"id >> {_SHIFT}"),
+            ("note", f"id >> {_SHIFT}"),
+            ("submission", "register"),
+            ("record", "register"),
+        ):
+            statement = f"SELECT count(*) FROM {table} WHERE {number} NOT IN (SELECT number FROM register)"  # noqa: S608
+            ((strays,),) = self._rows(statement)
+            if strays:
+                found.append(f"{strays} rows of table {table} belong to no register")
+        return found
+
+    def close(self) -> None:
+        """Close every connection. The file can be opened again."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if error.sqlite_errorname == "SQLITE_FULL":
+            raise StorageFullError("no room left on the device that holds the store") from error
+        raise StoreError(f"SQLite: {error}") from error

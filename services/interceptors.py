@@ -1,0 +1,296 @@
+"""What happens around every gRPC call: a request id, metrics, the deadline guard, errors as statuses.
+
+One interceptor, not four: each one more costs every call a coroutine and a handler. What can be worked out
+once for a method is. Measured on one core, it adds about 10 µs to a call of about 160 µs.
+
+Logs carry ids, sizes and hashes only, never payloads: of an exception that nobody foresaw, its type and
+where it was raised, but its text only where that cannot hold what a caller sent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from inspect import isasyncgenfunction, iscoroutinefunction
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from structlog.contextvars import bind_contextvars
+
+from ledger.errors import LedgerError, Reason, RejectedError, Violation
+from services.status import CODES, abort, deadline_status, number_of, reason_of, to_status
+
+MIN_TIME: Final = 0.02
+"""Seconds that a guarded call must have left when it arrives; with less it cannot be answered in time."""
+
+DEADLINE_FIELD: Final = "grpc-timeout"
+"""The header that carries a deadline: named as the field at fault where there is none."""
+
+GUARDED: Final = frozenset(
+    {
+        "/daybook.registration.v1.RegistrationService/Register",
+        "/daybook.governance.v1.GovernanceService/OpenRegister",
+        "/daybook.governance.v1.GovernanceService/CloseRegister",
+        "/daybook.governance.v1.GovernanceService/AuthoriseKey",
+        "/daybook.governance.v1.GovernanceService/RevokeKey",
+        "/daybook.governance.v1.GovernanceService/PublishPolicy",
+    }
+)
+"""The calls that must have a deadline, because it bounds their wait. A stream waits as long as it is open."""
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_log = structlog.get_logger(__name__)
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class CallMetrics:
+    """The counters of go-grpc-prometheus, whose names dashboards know; all are labelled by method."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("grpc_type", "grpc_service", "grpc_method")
+        self.started = Counter(
+            "grpc_server_started", "Calls started on the server.", labels, registry=registry
+        )
+        self.handled = Counter(
+            "grpc_server_handled",
+            "Calls ended on the server, whatever their outcome.",
+            (*labels, "grpc_code"),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Seconds from the start of a call to its end.",
+            labels,
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+
+
+class _Undecodable:
+    """Stands for a request that is no protobuf message of its type, until someone can answer."""
+
+
+_UNDECODABLE: Final = _Undecodable()
+
+
+class _Method:
+    """What is worked out once for a method: its name, its counters, whether it is guarded."""
+
+    def __init__(self, path: str, kind: str, metrics: CallMetrics, guarded: bool) -> None:
+        service, _, name = path.removeprefix("/").rpartition("/")
+        self.path = path
+        self.guarded = guarded
+        self._labels = (kind, service, name)
+        self._handled = metrics.handled
+        self._started = metrics.started.labels(*self._labels)
+        self._ok = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
+        self._seconds = metrics.seconds.labels(*self._labels)
+
+    def begin(self) -> float:
+        """Count a call; return the time at which it began."""
+        self._started.inc()
+        return perf_counter()
+
+    def end(self, began: float, code: int) -> None:
+        """Count its end under a gRPC code, 0 being OK."""
+        self._seconds.observe(perf_counter() - began)
+        if code == 0:
+            self._ok.inc()
+        else:
+            self._handled.labels(*self._labels, CODES[code].name).inc()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server, whichever of the four kinds it is. One for a server.
+
+    A handler must be asynchronous: what the generated base class answers for a method that a servicer
+    leaves out is a plain function, and becomes UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    """
+
+    def __init__(self, metrics: CallMetrics, guarded: Iterable[str] = GUARDED) -> None:
+        self._metrics = metrics
+        self._guarded = frozenset(guarded)
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the method's handler, wrapped; None, answered UNIMPLEMENTED by gRPC, where there is none."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        path = handler_call_details.method
+        known = self._wrapped.get(path)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[path] = (handler, self._wrap(path, handler))
+        return known[1]
+
+    def _wrap(self, path: str, handler: Handler) -> Handler:
+        kind = _kind(handler)
+        method = _Method(path, kind, self._metrics, path in self._guarded)
+        inner: Any = getattr(handler, kind)
+        if isasyncgenfunction(inner):
+            wrapped: Any = self._generating(method, inner)
+        else:
+            wrapped = self._awaiting(method, inner if iscoroutinefunction(inner) else _not_served)
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        decode = _decoding(path, handler)
+        result: Handler = make(wrapped, decode, handler.response_serializer)
+        return result
+
+    def _awaiting(self, method: _Method, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            request_id = self._name_call(method)
+            began = method.begin()
+            try:
+                _admit(method, request, context)
+                response = await inner(request, context)
+            except BaseException as error:
+                await _fail(error, method, began, context, request_id)
+            method.end(began, _code(context))
+            return response
+
+        return call
+
+    def _generating(self, method: _Method, inner: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Any:
+        async def call(request: Any, context: Context) -> AsyncGenerator[Any, None]:
+            request_id = self._name_call(method)
+            began = method.begin()
+            try:
+                _admit(method, request, context)
+                # Closed at once when the client leaves, not when the garbage is collected.
+                async with aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except BaseException as error:
+                await _fail(error, method, began, context, request_id)
+            method.end(began, _code(context))
+
+        return call
+
+    def _name_call(self, method: _Method) -> str:
+        """Give the call an id, and bind it for every log line of this call: each call has its own task."""
+        request_id = f"{self._prefix}-{next(self._numbers)}"
+        bind_contextvars(request_id=request_id, grpc_method=method.path)
+        return request_id
+
+
+class _TooLateError(Exception):
+    """A guarded call arrived with too little time left."""
+
+
+def _kind(handler: Handler) -> str:
+    requests = "stream" if handler.request_streaming else "unary"
+    responses = "stream" if handler.response_streaming else "unary"
+    return f"{requests}_{responses}"
+
+
+async def _not_served(request: Any, context: Context) -> NoReturn:  # noqa: ARG001
+    raise RejectedError(Reason.NOT_YET_AVAILABLE, "this server does not serve the call yet")
+
+
+def _decoding(path: str, handler: Handler) -> Callable[[bytes], Any] | None:
+    """Return the deserialiser with an answer for bytes that do not parse: gRPC's own is UNKNOWN.
+
+    A unary request is parsed before the handler runs, and a stand-in is passed to it. A stream's requests
+    are parsed where the handler asks for them, so that an exception reaches it.
+    """
+    decode = handler.request_deserializer
+    if decode is None:
+        return None
+    streaming = handler.request_streaming
+
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            if streaming:
+                raise _undecodable(path) from None
+            return _UNDECODABLE
+
+    return decoded
+
+
+def _undecodable(path: str) -> RejectedError:
+    text = f"the request is not a protobuf message of the type that {path} takes"
+    violation = Violation(Reason.INVALID_FIELD, text)
+    return RejectedError(Reason.INVALID_FIELD, text, violations=(violation,))
+
+
+def _admit(method: _Method, request: Any, context: Context) -> None:
+    if request is _UNDECODABLE:
+        raise _undecodable(method.path)
+    if method.guarded:
+        remaining = context.time_remaining()
+        if remaining is None:
+            text = "set a deadline: it bounds how long the call waits for the state asked for"
+            violation = Violation(Reason.INVALID_FIELD, text, DEADLINE_FIELD)
+            raise RejectedError(Reason.INVALID_FIELD, f"{DEADLINE_FIELD}: {text}", violations=(violation,))
+        if remaining < MIN_TIME:
+            raise _TooLateError
+
+
+async def _fail(
+    error: BaseException, method: _Method, began: float, context: Context, request_id: str
+) -> NoReturn:
+    """End a call that raised: count it, log what nobody foresaw, answer with a status."""
+    if isinstance(error, grpc.aio.AbortError):  # the handler has answered already
+        method.end(began, _code(context))
+        raise error
+    if not isinstance(error, Exception):  # cancelled: nobody is left to be answered
+        remaining = context.time_remaining()
+        late = remaining is not None and remaining <= 0
+        method.end(began, number_of(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED))
+        raise error
+    if isinstance(error, _TooLateError):
+        text = f"less than {MIN_TIME * 1000:.0f} ms were left when the call arrived; nothing was changed"
+        status = deadline_status(text, request_id)
+    else:
+        status = to_status(error, request_id)
+    method.end(began, status.code)
+    if not isinstance(error, RejectedError | _TooLateError):
+        _log.error(
+            "call failed",
+            reason=reason_of(error).value,
+            exceptions=[_described(link) for link in _chain(error)],
+            raised_at=[
+                f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+                for frame in traceback.extract_tb(error.__traceback__)
+            ],
+        )
+    await abort(context, status)
+
+
+def _code(context: Context) -> int:
+    """Return the code that the handler set, 0 (OK) where it set none."""
+    code: Any = context.code()  # a number, whatever the stubs say
+    return int(code or 0)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
+        chain.append(link)
+    return chain
+
+
+def _described(error: BaseException) -> str:
+    """Return an exception's type, and its text only where that cannot hold what a caller sent."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return f"{name}: {error}" if isinstance(error, LedgerError | OSError) else name

@@ -1,0 +1,152 @@
+"""Signing checkpoints, behind a seam of its own, after commit and never before.
+
+The signer keeps its own high-water mark for every origin, as a witness does, on disk and apart from the
+store: it refuses a smaller size, and another root for the same size, whatever the store says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from ledger.checkpoints import Checkpoint, sign_checkpoint
+from ledger.ed25519 import SecretKey
+from ledger.errors import MalformedError, SplitViewError, StoreError
+from ledger.notes import SignerKey
+
+_SLOT: Final = 512
+_CHECK: Final = 16
+
+
+@dataclass(slots=True)
+class _Mark:
+    slot: int
+    turn: int
+    checkpoint: Checkpoint
+
+
+class HighWaterMarks:
+    """The largest checkpoint signed for each origin, in a file of fixed slots.
+
+    An origin has two slots of 512 bytes, written in turn, so that a torn write leaves the one before. The
+    slots are reserved when the origin is first seen: a full disk never stands between commit and signature.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._marks: dict[str, _Mark] = {}
+        self._slots = 0
+        self._read()
+
+    def _read(self) -> None:
+        data = os.pread(self._file, os.fstat(self._file).st_size, 0)
+        self._slots = len(data) // (2 * _SLOT)
+        for slot in range(self._slots):
+            for turn in (0, 1):
+                start = (2 * slot + turn) * _SLOT
+                found = _parse_slot(data[start : start + _SLOT])
+                if found is None:
+                    continue
+                number, checkpoint = found
+                held = self._marks.get(checkpoint.origin)
+                if held is None or number > held.turn:
+                    self._marks[checkpoint.origin] = _Mark(slot, number, checkpoint)
+
+    def latest(self, origin: str) -> Checkpoint | None:
+        """Return the largest checkpoint signed for an origin."""
+        mark = self._marks.get(origin)
+        return mark.checkpoint if mark else None
+
+    def raise_to(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Raise the marks, durably. Raises SplitViewError, with nothing written, where one would go back."""
+        for checkpoint in checkpoints:
+            held = self.latest(checkpoint.origin)
+            if held is not None and not _follows(held, checkpoint):
+                raise SplitViewError(
+                    f"{checkpoint.origin}: size {held.size} is signed already; the store offers size "
+                    f"{checkpoint.size}, which goes back or differs. Was an older copy restored?",
+                    held.text(),
+                    checkpoint.text(),
+                )
+        try:
+            changed = [checkpoint for checkpoint in checkpoints if self._write(checkpoint)]
+            if changed:
+                os.fdatasync(self._file)
+        except OSError as error:
+            raise StoreError(f"the signer's high-water mark: {error}") from error
+
+    def _write(self, checkpoint: Checkpoint) -> bool:
+        held = self._marks.get(checkpoint.origin)
+        if held is not None and held.checkpoint == checkpoint:
+            return False
+        if held is None:
+            os.posix_fallocate(self._file, self._slots * 2 * _SLOT, 2 * _SLOT)
+            held = _Mark(self._slots, 0, checkpoint)
+            self._slots += 1
+        turn = held.turn + 1
+        os.pwrite(self._file, _format_slot(turn, checkpoint), (2 * held.slot + turn % 2) * _SLOT)
+        self._marks[checkpoint.origin] = _Mark(held.slot, turn, checkpoint)
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def _follows(held: Checkpoint, checkpoint: Checkpoint) -> bool:
+    if checkpoint.size == held.size:
+        return checkpoint.root == held.root
+    return checkpoint.size > held.size
+
+
+def _format_slot(turn: int, checkpoint: Checkpoint) -> bytes:
+    text = f"{turn}\n".encode() + checkpoint.text()
+    return (hashlib.sha256(text).digest()[:_CHECK] + text).ljust(_SLOT, b"\0")
+
+
+def _parse_slot(slot: bytes) -> tuple[int, Checkpoint] | None:
+    text = slot[_CHECK:].rstrip(b"\0")
+    if hashlib.sha256(text).digest()[:_CHECK] != slot[:_CHECK]:
+        return None
+    number, _, rest = text.partition(b"\n")
+    try:
+        return int(number), Checkpoint.parse(rest)
+    except (ValueError, MalformedError):
+        return None
+
+
+class CheckpointSigner:
+    """Signs checkpoints of every register origin with the ledger's one log key."""
+
+    def __init__(self, secret: SecretKey, marks: HighWaterMarks) -> None:
+        self._secret = secret
+        self._marks = marks
+        self._keys: dict[str, SignerKey] = {}
+
+    def sign(self, checkpoints: Sequence[Checkpoint]) -> list[bytes]:
+        """Return a note for each, after the high-water marks are durable.
+
+        Raises SplitViewError for one that goes back or differs, StoreError when a mark cannot be kept. Only
+        committed heads may come here.
+        """
+        self._marks.raise_to(checkpoints)
+        return [sign_checkpoint(checkpoint, self._key(checkpoint.origin)) for checkpoint in checkpoints]
+
+    def _key(self, origin: str) -> SignerKey:
+        key = self._keys.get(origin)
+        if key is None:
+            key = self._keys[origin] = SignerKey(origin, self._secret)
+        return key
+
+    @classmethod
+    def open(cls, secret: SecretKey, path: Path) -> Self:
+        """Open the signer with its marks in the file at `path`."""
+        return cls(secret, HighWaterMarks(path))
+
+    def close(self) -> None:
+        """Close the marks."""
+        self._marks.close()

@@ -1,0 +1,263 @@
+"""The durable way in: accept a submission, make it durable, take all in order.
+
+`Submissions` is the seam that registration speaks to. `Sequencer` fills it in one process: a task that takes
+whatever waits as one turn (group commit, no idle delay), in which accepted, durable and sequenced coincide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from ledger.acknowledgements import Acknowledgement, sign_acknowledgement
+from ledger.admission import Candidate, instant
+from ledger.checkpoints import Checkpoint
+from ledger.entries import Acceptance, Submission, parse_entry
+from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError
+from ledger.hashing import Hash
+from ledger.ledger import Appended, Growth, Known, Ledger
+from ledger.notes import SignerKey
+from ledger.store import Head, Run
+from services.published import Published, SignedCheckpoint
+from services.signing import CheckpointSigner
+
+MAX_TURN: Final = 2_048
+"""Submissions that one turn takes at the most."""
+
+MAX_TURN_BYTES: Final = 16 * 1024 * 1024
+"""Record bytes after which a turn takes no further submission."""
+
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Record bytes that may wait; beyond it the ledger says OVERLOADED at once instead of swelling."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission that is durable and sequenced: what an acknowledgement is made of.
+
+    `note` is the signed acknowledgement; `checkpoint` covers the run; `range_proof` is at its size. `known`
+    tells that this very submission was there before.
+    """
+
+    submission_id: str
+    acceptance: Acceptance
+    run: Run
+    checkpoint: SignedCheckpoint
+    range_proof: tuple[Hash, ...]
+    note: bytes
+    known: bool
+
+
+class Submissions(Protocol):
+    """The seam. A submission that `accept` returns for is durable, whatever happens afterwards."""
+
+    async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
+        """Make a submission durable, in order, once.
+
+        Raises RejectedError with nothing changed: a rule that it breaks, OVERLOADED, DRAINING,
+        STORAGE_FULL or BACKEND_DOWN. After BACKEND_DOWN the outcome is unknown: ask again.
+        """
+        ...
+
+    async def recall(self, submission: Submission, run: Run) -> Accepted:
+        """Answer again for a submission that is known."""
+        ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    candidate: Candidate
+    submitter: str
+    size: int
+    answer: asyncio.Future[Accepted]
+
+
+class Sequencer:
+    """The embedded mode's single writer. `run` is its task; `drain` ends it after the last answer.
+
+    `clock` gives POSIX seconds. When the store or the signer fails in a way that leaves the outcome unknown,
+    everything that waits is told BACKEND_DOWN and `run` raises: the process must end and open again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        published: Published,
+        signer: CheckpointSigner,
+        acknowledger: SignerKey,
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._published = published
+        self._signer = signer
+        self._acknowledger = acknowledger
+        self._clock = clock
+        self._latest = 0.0
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._draining = False
+        self._down = False
+
+    def sign_heads(self) -> None:
+        """Sign every committed head again and show it: repairs a crash between commit and signature.
+
+        Raises SplitViewError where the signer has signed something larger or different.
+        """
+        heads = self._ledger.heads()
+        self._published.add(self._sign(heads))
+
+    def _sign(self, heads: dict[str, Head]) -> dict[str, SignedCheckpoint]:
+        checkpoints = [
+            Checkpoint(self._ledger.register_origin(register), head.size, head.root)
+            for register, head in heads.items()
+        ]
+        notes = self._signer.sign(checkpoints)
+        return {
+            register: SignedCheckpoint(checkpoint, note)
+            for register, checkpoint, note in zip(heads, checkpoints, notes, strict=True)
+        }
+
+    async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
+        """Queue a submission and wait for its turn."""
+        if self._down:
+            raise _down()
+        if self._draining:
+            raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
+        size = sum(map(len, candidate.submission.records))
+        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise RejectedError(Reason.OVERLOADED, "too much is waiting to be appended; ask again")
+        waiting = _Waiting(candidate, submitter, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._waiting_bytes += size
+        self._arrived.set()
+        # A caller that goes away does not take its submission back: it may have been committed already.
+        return await asyncio.shield(waiting.answer)
+
+    async def recall(self, submission: Submission, run: Run) -> Accepted:
+        """Answer again for a submission that is known."""
+        return await asyncio.to_thread(self._recall, submission, run)
+
+    async def run(self) -> None:
+        """Take turns until drained. Raises whatever makes the outcome of a turn unknown."""
+        while True:
+            if not self._waiting:
+                if self._draining:
+                    break
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            turn = self._take()
+            try:
+                answers = await asyncio.to_thread(self._take_turn, turn)
+            except BaseException:
+                self._down = True
+                for waiting in (*turn, *self._waiting):
+                    _settle(waiting.answer, _down())
+                raise
+            self._published.wake()
+            for waiting, answer in zip(turn, answers, strict=True):
+                _settle(waiting.answer, answer)
+        await asyncio.to_thread(self._keep_notes)
+
+    def drain(self) -> None:
+        """Accept nothing more; `run` returns when everything accepted has been answered."""
+        self._draining = True
+        self._arrived.set()
+
+    def _take(self) -> list[_Waiting]:
+        turn: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(turn) < MAX_TURN and size < MAX_TURN_BYTES:
+            waiting = self._waiting.popleft()
+            size += waiting.size
+            turn.append(waiting)
+        self._waiting_bytes -= size
+        return turn
+
+    def _take_turn(self, waiting: Sequence[_Waiting]) -> list[Accepted | LedgerError]:
+        turn = self._ledger.turn()
+        turn.look_up([one.candidate for one in waiting])
+        self._latest = max(self._latest, self._clock())
+        accepted_at = instant(self._latest)
+        outcomes: list[Appended | Known | RejectedError] = []
+        for one in waiting:
+            try:
+                outcomes.append(turn.accept(one.candidate, accepted_at, one.submitter))
+            except RejectedError as error:
+                outcomes.append(error)
+        try:
+            growths = turn.commit(self._published.unsaved())
+        except StorageFullError as error:
+            _log.warning("storage full", waiting=len(waiting))
+            full = RejectedError(Reason.STORAGE_FULL, f"{error}; nothing was written, ask again later")
+            return [full for _ in waiting]
+        self._published.saved()
+        # Committed, so durable: from here on a crash is repaired by signing the same heads again.
+        self._published.add(self._sign({name: growth.head for name, growth in growths.items()}))
+        return [
+            self._answer(one.candidate.submission, outcome, growths)
+            for one, outcome in zip(waiting, outcomes, strict=True)
+        ]
+
+    def _answer(
+        self, submission: Submission, outcome: Appended | Known | RejectedError, growths: dict[str, Growth]
+    ) -> Accepted | RejectedError:
+        if isinstance(outcome, RejectedError):
+            return outcome
+        growth = growths.get(submission.register)
+        if isinstance(outcome, Known) or growth is None:
+            return self._recall(submission, outcome.run)
+        return Accepted(
+            submission.submission_id,
+            outcome.message.acceptance,
+            outcome.run,
+            self._published.latest(submission.register),
+            growth.range_proof(outcome.run),
+            self._acknowledge(submission, outcome.message.acceptance.accepted_at),
+            known=False,
+        )
+
+    def _recall(self, submission: Submission, run: Run) -> Accepted:
+        checkpoint = self._published.latest(submission.register)
+        reader = self._ledger.reader(submission.register)
+        acceptance = parse_entry(reader.entry(run.first)).acceptance
+        return Accepted(
+            submission.submission_id,
+            acceptance,
+            run,
+            checkpoint,
+            reader.range_proof(run.first, run.first + run.count, checkpoint.size),
+            self._acknowledge(submission, acceptance.accepted_at),
+            known=True,
+        )
+
+    def _acknowledge(self, submission: Submission, accepted_at: str) -> bytes:
+        origin = self._ledger.register_origin(submission.register)
+        return sign_acknowledgement(
+            Acknowledgement(origin, submission.submission_id, len(submission.records), accepted_at),
+            self._acknowledger,
+        )
+
+    def _keep_notes(self) -> None:
+        self._ledger.turn().commit(self._published.unsaved())
+        self._published.saved()
+
+
+def _settle(answer: asyncio.Future[Accepted], outcome: Accepted | LedgerError) -> None:
+    if isinstance(outcome, LedgerError):
+        answer.set_exception(outcome)
+        answer.exception()  # seen, even where the caller has gone away
+    else:
+        answer.set_result(outcome)
+
+
+def _down() -> RejectedError:
+    return RejectedError(Reason.BACKEND_DOWN, "the store failed and the server is restarting; ask again")

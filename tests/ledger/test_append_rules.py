@@ -1,0 +1,78 @@
+"""The append rules of entry/1, against the vectors made by another implementation."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.entries import Message, open_message
+from ledger.errors import LedgerError
+from ledger.ledger import Appended, Known, Ledger, Outcome, Quarantined, Rejected
+from ledger.stores.memory import MemoryStore
+from tests.support.vectors import load
+
+ORIGIN = "ledger.daybook.example"
+RULES: dict[str, Any] = load("append-rules.json")
+
+
+def replay(ledger: Ledger, case: dict[str, Any]) -> Outcome:
+    """Open one message as a stranger to it would, and replay it in a turn of its own."""
+    value = base64.b64decode(case["message_base64"])
+    try:
+        message = open_message(case["register"], value, ORIGIN)
+    except LedgerError as error:
+        return Quarantined(f"signature or shape: {error}")
+    turn = ledger.turn()
+    outcome = turn.replay(message)
+    turn.commit({})
+    return outcome
+
+
+def ledger_after_the_story() -> Ledger:
+    """Return a ledger in which the whole story was replayed."""
+    ledger = Ledger.open(MemoryStore(), ORIGIN)
+    for case in RULES["story"]:
+        replay(ledger, case)
+    return ledger
+
+
+def check(ledger: Ledger, case: dict[str, Any], outcome: Outcome) -> None:
+    """Compare an outcome, and the head after it, with the vector."""
+    match outcome:
+        case Appended(message, run):
+            assert case["outcome"] == "appended"
+            assert (run.first, run.count) == (case["first_index"], case["count"])
+            if isinstance(message, Message) and message.submission is not None:
+                assert message.submission.submission_id == case["submission_id"]
+        case Known(run):
+            assert case["outcome"] == "duplicate"
+            assert run.first == case["first_index"]
+        case Rejected(refusal, index):
+            assert case["outcome"] == "rejected"
+            assert (refusal.reason, index) == (case["reason"], case["index"])
+            if "rejection_entry" in case:
+                entry = ledger.reader(case["register"]).entry(index)
+                assert entry.decode() == case["rejection_entry"]
+        case Quarantined(why):
+            assert case["outcome"] == "quarantined"
+            assert why.startswith(case["why"])
+        case _:
+            pytest.fail(f"unexpected outcome {outcome}")
+    head = ledger.heads()[case["register"]]
+    assert (head.size, head.root.hex()) == (case["size_after"], case["root_after"])
+
+
+def test_the_story_appends_the_same_entries_and_roots_as_the_other_implementation() -> None:
+    """False if any message of the story had another outcome, index or root here."""
+    ledger = Ledger.open(MemoryStore(), ORIGIN)
+    for case in RULES["story"]:
+        check(ledger, case, replay(ledger, case))
+
+
+@pytest.mark.parametrize("case", RULES["after_the_story"], ids=lambda case: case["name"])
+def test_a_message_after_the_story_has_the_same_outcome(case: dict[str, Any]) -> None:
+    """False if a further message were judged otherwise, or its rejection had other bytes."""
+    ledger = ledger_after_the_story()
+    check(ledger, case, replay(ledger, case))
