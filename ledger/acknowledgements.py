@@ -95,7 +95,5 @@ def open_acknowledgement(note: bytes, key: VerifierKey) -> Acknowledgement:
     """
     acknowledgement = Acknowledgement.parse(open_note(note, [key]).text)
     if acknowledgement.key_name != key.name:
-        raise SignatureError(
-            f"acknowledgement: of {acknowledgement.register_origin}, but signed by {key.name}"
-        )
+        raise SignatureError(f"acknowledgement: of {acknowledgement.register_origin}, but signed by {key.name}")
     return acknowledgement

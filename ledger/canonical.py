@@ -387,7 +387,7 @@ def _refusal(character: str) -> str:
 
 
 def _wrong_escape(escape: str) -> str:
-    return rf"escape {_short(escape)} is not allowed; only \n, \" and \\ are"
+    return rf"escape \{_short(escape[1:])} is not allowed; only \n, \" and \\ are"
 
 
 def _wrong_name(name: object) -> str:

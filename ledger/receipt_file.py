@@ -102,9 +102,7 @@ class Receipt:
             sections["anchor-entry"] = self.anchor.entry
             sections["anchor"] = self.anchor.proof.text()
             sections["consistency"] = hash_lines(self.anchor.consistency)
-        framed = (
-            b"%b %d\n%b\n" % (name.encode(), len(body), body) for name, body in sections.items() if body
-        )
+        framed = (b"%b %d\n%b\n" % (name.encode(), len(body), body) for name, body in sections.items() if body)
         return FIRST_LINE + b"".join(framed)
 
 

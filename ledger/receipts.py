@@ -328,9 +328,7 @@ def _verify_key(subject: _Subject, key: KeyEvidence) -> Governed:
     }
     for name, value in expected.items():
         if members.get(name) != value:
-            raise VerificationError(
-                f"receipt: {name} of the key entry is {members.get(name)!r}, not {value!r}"
-            )
+            raise VerificationError(f"receipt: {name} of the key entry is {members.get(name)!r}, not {value!r}")
     if subject.signers[0] not in {each.key for each in entry.membership.signatures}:
         raise VerificationError("receipt: the key entry is not signed by the key that it authorises")
     if key.proof.index >= subject.entry.acceptance.governing_size:

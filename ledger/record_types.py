@@ -293,9 +293,7 @@ class DecisionCorrected(Decision, frozen=True, kw_only=True):
 class DecisionWithdrawn(Recorded, frozen=True, kw_only=True):
     """The last version: the record stays, and says that it no longer stands."""
 
-    WITHHOLDABLE: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"decision_maker.name": Line, "reason": Text}
-    )
+    WITHHOLDABLE: ClassVar[Mapping[str, Any]] = MappingProxyType({"decision_maker.name": Line, "reason": Text})
     OWED: ClassVar[tuple[str, ...]] = ("reason",)
 
     decision_maker: Officer | None = None

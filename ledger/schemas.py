@@ -190,7 +190,7 @@ def _envelope() -> Schema:
         {
             "count": {"type": "integer", "minimum": 1, "maximum": 1_000},
             "path": {
-                "description": "base64 of the path in the submission tree, sibling first; absent for one record",
+                "description": "base64 of the path in the submission tree, sibling first",
                 "type": "string",
                 "minLength": len(base64.encode(bytes(32))),
                 "maxLength": len(base64.encode(bytes(10 * 32))),

@@ -6,11 +6,11 @@ Nothing is shown before it is committed and signed. Readers in any thread; one w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint
-from ledger.errors import Reason, RejectedError, StoreError
+from ledger.errors import Reason, RejectedError
 from ledger.store import Store, StoredNote
 
 
@@ -51,9 +51,9 @@ class Published:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Wait until something is added."""
-        await self._changed.wait()
+    def changed(self) -> Awaitable[object]:
+        """Return what to await until something is added: from this call on, not only from the await."""
+        return self._changed.wait()
 
     def unsaved(self) -> dict[str, Sequence[StoredNote]]:
         """Return the notes that no commit has kept yet."""
@@ -79,15 +79,23 @@ class Published:
             ) from None
 
     def at_most(self, register: str, size: int) -> SignedCheckpoint:
-        """Return the largest checkpoint of a register that was ever signed with a size up to `size`."""
+        """Return the largest checkpoint of a register that was ever signed with a size up to `size`.
+
+        Raises RejectedError REGISTER_UNKNOWN, or RECORD_UNKNOWN where the first one is larger.
+        """
         latest = self.latest(register)
         if latest.size <= size:
             return latest
-        found = self._store.note(register, size)
+        # Those that wait first: a commit in between moves them to the store, never back.
         waiting = [note for note in self._unsaved.get(register, ()) if note.size <= size]
+        found = self._store.note(register, size)
         candidates = [*waiting, *([found] if found else [])]
         if not candidates:
-            raise StoreError(f"{register}: no checkpoint of size {size} or less is kept")
+            raise RejectedError(
+                Reason.RECORD_UNKNOWN,
+                f"{register} has no checkpoint of {size} entries or fewer",
+                detail={"register": register, "size": str(size)},
+            )
         best = max(candidates, key=lambda note: note.size)
         text, _, _ = best.note.partition(b"\n\n")
         return SignedCheckpoint(Checkpoint.parse(text + b"\n"), best.note)

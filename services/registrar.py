@@ -41,7 +41,8 @@ class Registrar:
             checked = await asyncio.to_thread(self._check, body, records, signatures)
         if isinstance(checked, Candidate):
             return await self._submissions.accept(checked, submitter)
-        return await self._submissions.recall(*checked)
+        submission, run = checked
+        return await self._submissions.recall(submission.register, submission.submission_id, run)
 
     def _check(
         self, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]

@@ -66,8 +66,8 @@ class Submissions(Protocol):
         """
         ...
 
-    async def recall(self, submission: Submission, run: Run) -> Accepted:
-        """Answer again for a submission that is known."""
+    async def recall(self, register: str, submission_id: str, run: Run) -> Accepted:
+        """Answer again for a submission that is known to stand at `run`."""
         ...
 
 
@@ -141,9 +141,9 @@ class Sequencer:
         # A caller that goes away does not take its submission back: it may have been committed already.
         return await asyncio.shield(waiting.answer)
 
-    async def recall(self, submission: Submission, run: Run) -> Accepted:
-        """Answer again for a submission that is known."""
-        return await asyncio.to_thread(self._recall, submission, run)
+    async def recall(self, register: str, submission_id: str, run: Run) -> Accepted:
+        """Answer again for a submission that is known to stand at `run`."""
+        return await asyncio.to_thread(self._recall, register, submission_id, run)
 
     async def run(self) -> None:
         """Take turns until drained. Raises whatever makes the outcome of a turn unknown."""
@@ -214,37 +214,40 @@ class Sequencer:
             return outcome
         growth = growths.get(submission.register)
         if isinstance(outcome, Known) or growth is None:
-            return self._recall(submission, outcome.run)
+            return self._recall(submission.register, submission.submission_id, outcome.run)
         return Accepted(
             submission.submission_id,
             outcome.message.acceptance,
             outcome.run,
             self._published.latest(submission.register),
             growth.range_proof(outcome.run),
-            self._acknowledge(submission, outcome.message.acceptance.accepted_at),
+            self._acknowledge(
+                submission.register,
+                submission.submission_id,
+                outcome.run.count,
+                outcome.message.acceptance.accepted_at,
+            ),
             known=False,
         )
 
-    def _recall(self, submission: Submission, run: Run) -> Accepted:
-        checkpoint = self._published.latest(submission.register)
-        reader = self._ledger.reader(submission.register)
+    def _recall(self, register: str, submission_id: str, run: Run) -> Accepted:
+        checkpoint = self._published.latest(register)
+        reader = self._ledger.reader(register)
         acceptance = parse_entry(reader.entry(run.first)).acceptance
         return Accepted(
-            submission.submission_id,
+            submission_id,
             acceptance,
             run,
             checkpoint,
             reader.range_proof(run.first, run.first + run.count, checkpoint.size),
-            self._acknowledge(submission, acceptance.accepted_at),
+            self._acknowledge(register, submission_id, run.count, acceptance.accepted_at),
             known=True,
         )
 
-    def _acknowledge(self, submission: Submission, accepted_at: str) -> bytes:
-        origin = self._ledger.register_origin(submission.register)
-        return sign_acknowledgement(
-            Acknowledgement(origin, submission.submission_id, len(submission.records), accepted_at),
-            self._acknowledger,
-        )
+    def _acknowledge(self, register: str, submission_id: str, count: int, accepted_at: str) -> bytes:
+        origin = self._ledger.register_origin(register)
+        acknowledgement = Acknowledgement(origin, submission_id, count, accepted_at)
+        return sign_acknowledgement(acknowledgement, self._acknowledger)
 
     def _keep_notes(self) -> None:
         self._ledger.turn().commit(self._published.unsaved())

@@ -54,7 +54,7 @@ def test_concatenated_hashes_split_into_themselves(values: list[Hash]) -> None:
     assert split_hashes(b"".join(values)) == tuple(values)
 
 
-@pytest.mark.parametrize("length", [1, 31, 33, 63, 65])
+@pytest.mark.parametrize("length", [1, 16, 31, 33, 48, 63, 65])
 def test_a_broken_hash_is_refused(length: int) -> None:
     """If false, bytes are dropped or a short hash gets into a proof."""
     with pytest.raises(MalformedError):

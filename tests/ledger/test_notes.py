@@ -33,9 +33,7 @@ from tests.support.story import LEDGER_ORIGIN, ORIGIN, secret
 from tests.support.vectors import VECTORS, load
 
 LOG = "daybook.example/register/dept-a+374327f9+Ae7AIwA2YJWB1b9jSaTbE1wBMPGRChF0vgvMOZ/p6360"
-LOG_SECRET = (
-    "PRIVATE+KEY+daybook.example/register/dept-a+374327f9+AcQQufOipZxrrZAEgfWpW6m6Qtm1wbEZ2vs2YtACRmuU"
-)
+LOG_SECRET = "PRIVATE+KEY+daybook.example/register/dept-a+374327f9+AcQQufOipZxrrZAEgfWpW6m6Qtm1wbEZ2vs2YtACRmuU"
 LOG_KEY = VerifierKey.parse(LOG)
 NOTE = (VECTORS / "c2sp" / "size-7.note").read_bytes()
 RAW_SIGNATURE = bytes.fromhex(

@@ -125,9 +125,7 @@ def line(kind: str, *numbers: int, proof: tuple[Hash, ...]) -> bytes:
     return (" ".join([kind, *map(str, numbers), *(value.hex() for value in proof)]) + "\n").encode()
 
 
-@pytest.mark.parametrize(
-    "case", load("range-proofs.json")["cases"], ids=lambda case: case.get("name", "good")
-)
+@pytest.mark.parametrize("case", load("range-proofs.json")["cases"], ids=lambda case: case.get("name", "good"))
 def test_range_proofs_are_judged_as_in_the_vectors(case: dict[str, Any]) -> None:
     """If false, two verifiers disagree about one range proof (formats.md, section 14)."""
     question = (case["first"], case["end"], case["size"])
@@ -390,9 +388,7 @@ def test_verification_near_the_largest_size_ends(size: int) -> None:
             verify_range(index, index + 1, size, LEAVES[:1], LEAVES[:hashes_needed], LEAVES[0])
     for first in (1, size // 2, size - 1):
         with pytest.raises(ProofError):
-            verify_consistency(
-                first, size, LEAVES[0], LEAVES[1], LEAVES[: len(plan_consistency(first, size))]
-            )
+            verify_consistency(first, size, LEAVES[0], LEAVES[1], LEAVES[: len(plan_consistency(first, size))])
 
 
 def test_a_proof_fits_the_root_of_any_tree_with_that_node() -> None:

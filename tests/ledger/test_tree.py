@@ -67,9 +67,7 @@ class Growth(NamedTuple):
     after: int
 
 
-@pytest.mark.parametrize(
-    "growth", [Growth(0, 37), Growth(1, 1), Growth(5, 6), Growth(7, 64), Growth(64, 130)]
-)
+@pytest.mark.parametrize("growth", [Growth(0, 37), Growth(1, 1), Growth(5, 6), Growth(7, 64), Growth(64, 130)])
 def test_an_extension_holds_exactly_the_perfect_nodes_it_made(growth: Growth) -> None:
     """If false, a tile is written with a missing, a wrong or an unstable hash."""
     extension = extend(extend(EMPTY, LEAVES[: growth.before]).after, LEAVES[growth.before : growth.after])

@@ -59,7 +59,7 @@ def note(*witnesses: str, checkpoint: Checkpoint = CHECKPOINT, log: str = "ledge
 # -- the file
 
 
-@pytest.mark.parametrize("data", [POLICY_FILE, C2SP_POLICY, (VECTORS / "policy-of-one-register").read_bytes()])
+@pytest.mark.parametrize("data", [POLICY_FILE, (VECTORS / "policy-of-one-register").read_bytes()])
 def test_a_policy_file_in_its_plainest_spelling_prints_as_it_was(data: bytes) -> None:
     """Were this false, its fingerprint would not be what sha256sum prints."""
     parsed = Policy.parse(data)
@@ -303,12 +303,12 @@ def test_a_cosignature_far_in_the_future_is_an_error() -> None:
     """Were this false, a witness with a wrong clock could move a bound at will."""
     cosignatures = [Cosignature("one", 7, 1_000), Cosignature("two", 7, 1_300)]
     check_clocks(cosignatures, 1_000)
-    with pytest.raises(SignatureError, match="'?two'?: 301 s in the future"):
+    with pytest.raises(SignatureError, match="of two: 301 s in the future"):
         check_clocks(cosignatures, 999)
 
 
 @given(st.data())
-def test_any_flipped_bit_of_a_sealed_note_fails_or_only_loses_a_witness(data: st.DataObject) -> None:
+def test_any_flipped_bit_of_a_note_that_just_meets_the_quorum_fails(data: st.DataObject) -> None:
     """Were this false, a sealed note could be changed and still seal."""
     sealed = note("one", "two")
     changed = bytearray(sealed)

@@ -1,7 +1,7 @@
 """Valid records of a fictional department, to start from.
 
-    decision(decided_at="2026-06-25")       parsed JSON, changed as told; a member set to None is left out
-    decision_bytes(title="Another title")   the same, as canonical JSON
+decision(decided_at="2026-06-25")       parsed JSON, changed as told; a member set to None is left out
+decision_bytes(title="Another title")   the same, as canonical JSON
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def decision(*, register: str = REGISTER, **changes: Any) -> dict[str, Any]:
     )
 
 
-def correction(previous: bytes, **changes: Any) -> dict[str, Any]:
+def correction(previous: bytes, /, **changes: Any) -> dict[str, Any]:
     """Return a `decision.corrected/1` that follows the record `previous` and restates it, with `changes`."""
     restated = {**canonical.parse(previous), **following(previous)}
     stated = {"correction": "correction", "reason": "The title was mistyped.", "type": "decision.corrected/1"}
     return changed({**restated, **stated}, changes)
 
 
-def withdrawal(previous: bytes, **changes: Any) -> dict[str, Any]:
+def withdrawal(previous: bytes, /, **changes: Any) -> dict[str, Any]:
     """Return a `decision.withdrawn/1` that follows the record `previous`, with `changes`."""
     before = canonical.parse(previous)
     return changed(

@@ -1,4 +1,8 @@
-"""Write the JSON Schemas of the record types into a folder: ``python -m tests.support.write_schemas docs/schemas``.
+"""Writes the JSON Schemas of the record types into a folder.
+
+Run from the root of the repository::
+
+    python -m tests.support.write_schemas docs/schemas
 
 Files of types that are no longer defined are removed.
 """

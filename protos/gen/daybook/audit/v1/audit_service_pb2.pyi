@@ -205,13 +205,13 @@ class GetCheckpointRequest(_message.Message):
     kind: Global___CheckpointKind.ValueType
     """Which checkpoints are meant. Set by the client."""
     size: _builtins.int
-    """The first checkpoint that covers so many entries; 0 means the latest. OUT_OF_RANGE,
-    SIZE_NOT_REACHED when there is none yet.
+    """The largest checkpoint of at most so many entries: what was signed when the register had them. 0
+    means the latest. OUT_OF_RANGE, SIZE_NOT_REACHED beyond the latest, so that the answer never changes.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The last checkpoint at or before this time: for sealed ones by the times of the cosignatures, for
-        signed ones by the ledger's clock, a claim.
+        """The largest checkpoint that covers only entries accepted at or before this time, by a binary search
+        over their `accepted_at`. That is the ledger's own claim, and it proves nothing about time.
         """
 
     def __init__(
@@ -234,7 +234,9 @@ Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
 
 @_typing.final
 class GetCheckpointResponse(_message.Message):
-    """A checkpoint. All fields are set by the server."""
+    """A checkpoint. All fields are set by the server. Where CHECKPOINT_KIND_SEALED was asked for and the ledger
+    has no witnesses, there is none: `size` and `checkpoint` are unset and `no_witness` is true.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -279,14 +281,11 @@ class GetInclusionProofRequest(_message.Message):
     REGISTER_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
-    LEAF_HASH_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     register: _builtins.str
     """The register. Set by the client."""
     index: _builtins.int
     """Its zero-based index."""
-    leaf_hash: _builtins.bytes
-    """Its leaf hash, 32 raw bytes."""
     size: _builtins.int
     """Number of entries in the tree; 0 means the latest signed. Set by the client."""
     @_builtins.property
@@ -299,14 +298,13 @@ class GetInclusionProofRequest(_message.Message):
         register: _builtins.str = ...,
         index: _builtins.int = ...,
         record: _submission_pb2.RecordVersion | None = ...,
-        leaf_hash: _builtins.bytes = ...,
         size: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "leaf_hash", b"leaf_hash", "record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "leaf_hash", b"leaf_hash", "record", b"record", "register", b"register", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "record", b"record", "register", b"register", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["index", "record", "leaf_hash"]  # noqa: Y015
+    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["index", "record"]  # noqa: Y015
     _WhichOneofArgType_entry: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_entry) -> _WhichOneofReturnType_entry | None: ...
 
@@ -582,10 +580,12 @@ class WatchCheckpointsRequest(_message.Message):
     register: _builtins.str
     """The register. Set by the client."""
     kind: Global___CheckpointKind.ValueType
-    """Which checkpoints are meant. Set by the client."""
+    """Which checkpoints are meant. Where the ledger has no witnesses, CHECKPOINT_KIND_SEALED is answered
+    UNIMPLEMENTED, NOT_YET_AVAILABLE: the stream would stay empty. Set by the client.
+    """
     after_size: _builtins.int
     """Only checkpoints of more entries than this. To resume, the last size seen; 0 starts with the latest
-    checkpoint. Set by the client.
+    checkpoint, when that covers any entry. Set by the client.
     """
     def __init__(
         self,

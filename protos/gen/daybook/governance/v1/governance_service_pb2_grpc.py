@@ -28,7 +28,8 @@ if _version_not_supported:
 class GovernanceServiceStub:
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     def __init__(self, channel):
@@ -67,7 +68,8 @@ class GovernanceServiceStub:
 class GovernanceServiceServicer:
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     def OpenRegister(self, request, context):
@@ -144,7 +146,8 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
 class GovernanceService:
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     @staticmethod

@@ -31,7 +31,8 @@ GRPC_VERSION: str
 class GovernanceServiceStub:
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     @_typing.overload
@@ -53,7 +54,8 @@ class GovernanceServiceStub:
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -71,7 +73,8 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls for the holders of governance keys. Each takes a submission of exactly one record to the
     register `governing`, signed by at least the threshold of governance keys in force (formats.md,
-    section 7). Sending the same submission again is safe: it is the same submission.
+    section 7), and must have a deadline, which bounds the wait. Sending it again is safe: it is the same
+    submission.
     """
 
     @_abc_1.abstractmethod

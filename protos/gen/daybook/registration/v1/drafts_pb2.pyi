@@ -10,7 +10,7 @@ for which zero or false is a statement are `optional`, so that unset differs fro
 
 Every field is set by the client. Unless a field says otherwise, strings are one line of 1..500 code
 points without line feeds; *text* is 1..16,000 code points, line feeds allowed; all strings are in
-Unicode normalisation form C. *Code* is a value of the vocabulary named, as docs/vocabularies list them.
+Unicode normalisation form C. *Code* is a value of the vocabulary named.
 *Partial date* is `YYYY`, `YYYY-MM`, `YYYY-MM-DD`, `YYYY-MM-DDTHH:MM[:SS]Z` or two of these joined by
 `/`; days and coarser are civil dates in Europe/London.
 

@@ -27,9 +27,9 @@ if _version_not_supported:
 
 class RegistrationServiceStub:
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     def __init__(self, channel):
@@ -67,9 +67,9 @@ class RegistrationServiceStub:
 
 class RegistrationServiceServicer:
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     def PrepareRecords(self, request, context):
@@ -82,7 +82,7 @@ class RegistrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Registers one submission.
+        """Registers one submission. The call must have a deadline: it bounds the wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,9 +148,9 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RegistrationService:
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     @staticmethod

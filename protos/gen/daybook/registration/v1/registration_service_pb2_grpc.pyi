@@ -28,9 +28,9 @@ GRPC_VERSION: str
 
 class RegistrationServiceStub:
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     @_typing.overload
@@ -43,7 +43,7 @@ class RegistrationServiceStub:
     are named at once.
     """
     Register: _grpc.UnaryUnaryMultiCallable[_registration_service_pb2.RegisterRequest, _registration_service_pb2.RegisterResponse]
-    """Registers one submission."""
+    """Registers one submission. The call must have a deadline: it bounds the wait."""
     RegisterStream: _grpc.StreamStreamMultiCallable[_registration_service_pb2.RegisterStreamRequest, _registration_service_pb2.RegisterStreamResponse]
     """Registers many submissions over one call: requests are taken as they come, and answered by tag in
     any order. A refused submission is an outcome, and the stream goes on.
@@ -56,9 +56,9 @@ class RegistrationServiceStub:
 @_typing.type_check_only
 class RegistrationServiceAsyncStub(RegistrationServiceStub):
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -68,7 +68,7 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
     are named at once.
     """
     Register: _aio.UnaryUnaryMultiCallable[_registration_service_pb2.RegisterRequest, _registration_service_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Registers one submission."""
+    """Registers one submission. The call must have a deadline: it bounds the wait."""
     RegisterStream: _aio.StreamStreamMultiCallable[_registration_service_pb2.RegisterStreamRequest, _registration_service_pb2.RegisterStreamResponse]  # type: ignore[assignment]
     """Registers many submissions over one call: requests are taken as they come, and answered by tag in
     any order. A refused submission is an outcome, and the stream goes on.
@@ -80,9 +80,9 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
 
 class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls for departments. A call that changes anything takes a submission signed by a department's key,
-    needs a deadline, and is safe to send again: the same records are the same submission. Errors are
-    google.rpc.Status with ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or
-    removes a record: corrections and withdrawals are new versions.
+    and is safe to send again: the same records are the same submission. Errors are google.rpc.Status with
+    ErrorInfo (domain `daybook`), listed in docs/errors.md. Nothing here changes or removes a record:
+    corrections and withdrawals are new versions.
     """
 
     @_abc_1.abstractmethod
@@ -102,7 +102,7 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registration_service_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registration_service_pb2.RegisterResponse, _abc.Awaitable[_registration_service_pb2.RegisterResponse]]:
-        """Registers one submission."""
+        """Registers one submission. The call must have a deadline: it bounds the wait."""
 
     @_abc_1.abstractmethod
     def RegisterStream(

@@ -1,0 +1,257 @@
+"""What a ledger answered, verified before it is believed: under the department's own policy.
+
+The client rebuilds its own entries from the envelope, its records and its submission tree, and proves by the
+range proof that just these bytes stand in the tree of a checkpoint that satisfies the policy. So an answer
+is either proved here or it is an error; nothing in between is returned.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from daybook.submission.v1 import submission_pb2
+
+from ledger.acknowledgements import Acknowledgement, open_acknowledgement
+from ledger.checkpoints import Checkpoint
+from ledger.entries import Acceptance, Submission, form_entries, parse_entry
+from ledger.errors import MalformedError, ProofError, VerificationError
+from ledger.hashing import HASH_SIZE, Hash, leaf_hash
+from ledger.notes import VerifierKey
+from ledger.proofs import VerifiedRange, verify_range
+from ledger.receipt_file import FIRST_LINE, KeyEvidence
+from ledger.tlog_proofs import HEADER
+from ledger.witnessing import Policy
+from services.client.signing import SignedSubmission
+
+_MOST_NOTES: Final = 64
+"""Verified notes that are remembered: in a group commit many answers carry the same one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """The ledger has signed that the submission will be in its register; no proof is there yet.
+
+    `note` is the acknowledgement note: keep it. Submit the very same submission again for the proof.
+    """
+
+    submission: SignedSubmission
+    acknowledgement: Acknowledgement
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The submission lost a race after it was acknowledged: the register holds a provable rejection.
+
+    `receipt` proves the `submission.rejected/1` entry at `index`; `reason` is what that entry says.
+    """
+
+    submission: SignedSubmission
+    note: bytes
+    index: int
+    reason: str
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The records stand in the register, proved under the policy. Made by `AnswerVerifier` only.
+
+    `entries` are the final bytes, at consecutive indices from `first_index`, in the tree of `checkpoint`,
+    whose note is `checkpoint_note`. `sealed` is False only where the policy asks for no witness. `known`
+    tells that this very submission was registered before. `key` shows whose the signing key is, None where
+    the ledger did not show it: the department is then only claimed.
+    """
+
+    submission: SignedSubmission
+    acknowledgement: Acknowledgement
+    note: bytes
+    acceptance: Acceptance
+    entries: tuple[bytes, ...]
+    checkpoint: Checkpoint
+    checkpoint_note: bytes
+    sealed: bool
+    known: bool
+    _range: VerifiedRange = field(repr=False)
+    key: KeyEvidence | None = None
+
+    @property
+    def first_index(self) -> int:
+        """The index of the first record's entry; the others follow it."""
+        return self._range.begin
+
+    def with_key(self, key: KeyEvidence) -> Registered:
+        """Return the same answer, whose receipts also show that the key was authorised."""
+        return replace(self, key=key)
+
+    def receipt(self, position: int) -> bytes:
+        """Return the receipt file of the record at `position`, from 0 (formats.md, section 13).
+
+        Raises IndexError where the submission has no such record.
+        """
+        if not 0 <= position < len(self.entries):
+            raise IndexError(position)
+        path = b"".join(self._range.path(self.first_index + position))
+        return self._receipt(position, path, self._key_sections())
+
+    def receipts(self) -> list[bytes]:
+        """Return the receipt files of all records, in order: cheaper than one at a time."""
+        sections = self._key_sections()
+        return [self._receipt(position, path, sections) for position, path in enumerate(self._range.paths())]
+
+    def _receipt(self, position: int, path: bytes, key_sections: bytes) -> bytes:
+        # Joined here rather than through receipt_file.Receipt, which a test holds it equal to: this runs once
+        # for every record.
+        entry = self.entries[position]
+        hashes = b"".join([b2a_base64(path[at : at + HASH_SIZE]) for at in range(0, len(path), HASH_SIZE)])
+        head = f"{HEADER}\nindex {self.first_index + position}\n".encode()
+        note = self.checkpoint_note
+        return b"%bentry %d\n%b\nproof %d\n%b%b\n%b\n%b" % (
+            FIRST_LINE,
+            len(entry),
+            entry,
+            len(head) + len(hashes) + 1 + len(note),
+            head,
+            hashes,
+            note,
+            key_sections,
+        )
+
+    def _key_sections(self) -> bytes:
+        if self.key is None:
+            return b""
+        entry, proof = self.key.entry, self.key.proof.text()
+        return b"key-entry %d\n%b\nkey-proof %d\n%b\n" % (len(entry), entry, len(proof), proof)
+
+
+Answer: TypeAlias = Registered | Promised | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequenced:
+    """A checkpoint that the log has signed, and how far it satisfies the policy."""
+
+    checkpoint: Checkpoint
+    sealed: bool
+    satisfies: bool
+
+
+class AnswerVerifier:
+    """Verifies the answers of one register, under one policy and one acknowledgement key."""
+
+    def __init__(self, policy: Policy, register_origin: str, acknowledgement_key: VerifierKey) -> None:
+        self._policy = policy
+        self._origin = register_origin
+        self._key = acknowledgement_key
+        self._opened: dict[bytes, _Sequenced] = {}
+
+    def verify(
+        self, submission: SignedSubmission, answer: submission_pb2.Acknowledgement
+    ) -> Registered | Promised:
+        """Return what an answer proves about `submission`; not for an answer that says REJECTED.
+
+        Raises VerificationError, which SignatureError and ProofError are, when anything in it does not hold:
+        the answer is then evidence against the ledger.
+        """
+        try:
+            acknowledgement = self.acknowledgement(submission, answer.note)
+            if not answer.checkpoint:
+                return Promised(submission, acknowledgement, answer.note)
+            sequenced = self._open(answer.checkpoint)
+            if not sequenced.satisfies:
+                return Promised(submission, acknowledgement, answer.note)
+            return self._registered(submission, acknowledgement, answer, sequenced)
+        except MalformedError as error:
+            raise VerificationError(f"the ledger's answer: {error}") from error
+
+    def acknowledgement(self, submission: SignedSubmission, note: bytes) -> Acknowledgement:
+        """Verify that an acknowledgement note promises just this submission, and return what it says.
+
+        Raises MalformedError, SignatureError or VerificationError.
+        """
+        acknowledgement = open_acknowledgement(note, self._key)
+        promised = (acknowledgement.register_origin, acknowledgement.submission_id, acknowledgement.count)
+        if promised != (submission.register_origin, submission.submission_id, len(submission.records)):
+            raise VerificationError(
+                f"the ledger acknowledged submission {acknowledgement.submission_id} to "
+                f"{acknowledgement.register_origin}, not {submission.submission_id} to "
+                f"{submission.register_origin}"
+            )
+        return acknowledgement
+
+    def _registered(
+        self,
+        submission: SignedSubmission,
+        acknowledgement: Acknowledgement,
+        answer: submission_pb2.Acknowledgement,
+        sequenced: _Sequenced,
+    ) -> Registered:
+        envelope = answer.envelope
+        acceptance = Acceptance(envelope.accepted_at, envelope.submitter, envelope.governing_size)
+        entries = _entries(submission, acceptance)
+        checkpoint = sequenced.checkpoint
+        verified = verify_range(
+            answer.first_index,
+            answer.first_index + len(entries),
+            checkpoint.size,
+            [leaf_hash(entry) for entry in entries],
+            _hashes(answer.range_proof.hashes),
+            checkpoint.root,
+        )
+        return Registered(
+            submission,
+            acknowledgement,
+            answer.note,
+            acceptance,
+            tuple(entries),
+            checkpoint,
+            answer.checkpoint,
+            sequenced.sealed,
+            answer.already_registered,
+            verified,
+        )
+
+    def _open(self, note: bytes) -> _Sequenced:
+        known = self._opened.get(note)
+        if known is not None:
+            return known
+        opened = self._policy.open(note, self._origin)
+        sealed = self._policy.is_sealed(opened)
+        result = _Sequenced(opened.checkpoint, sealed, sealed or self._policy.quorum.root is None)
+        if len(self._opened) >= _MOST_NOTES:
+            del self._opened[next(iter(self._opened))]
+        self._opened[note] = result
+        return result
+
+
+def _entries(submission: SignedSubmission, acceptance: Acceptance) -> list[bytes]:
+    """Rebuild the entries that the ledger must have formed (formats.md, section 6)."""
+    entries = form_entries(
+        Submission(
+            submission.register,
+            submission.records,
+            submission.signatures,
+            submission.submission_id,
+            submission.paths,
+        ),
+        acceptance,
+    )
+    # The envelope's text came from the server; the first entry shows it to be well formed for all of them.
+    parse_entry(entries[0])
+    return entries
+
+
+def _hashes(hashes: Sequence[bytes]) -> list[Hash]:
+    return [Hash(value) for value in hashes]
+
+
+def is_of_another_signer(error: VerificationError, answer: submission_pb2.Acknowledgement) -> bool:
+    """Tell whether an answer may fail only because the submission was first registered by another key.
+
+    `submission_id` covers neither key nor signature: the same records signed again by a newer key are the
+    same submission, and its entries carry the first signature (formats.md, sections 5 and 8).
+    """
+    return isinstance(error, ProofError) and answer.already_registered

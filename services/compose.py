@@ -1,0 +1,158 @@
+"""Puts the embedded mode together: the only place that chooses what stands behind each seam."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from ledger import base64, canonical
+from ledger.ed25519 import SecretKey
+from ledger.entries import ANONYMOUS, Signature, pae, submission_body
+from ledger.hashing import leaf_hash
+from ledger.ledger import Ledger
+from ledger.notes import SignerKey
+from ledger.stores.sqlite import SqliteStore
+from services.directory import (
+    DirectoryError,
+    LedgerDirectory,
+    WriterLock,
+    read_secret_key,
+    write_key_pair,
+)
+from services.published import Published
+from services.registrar import Registrar
+from services.signing import CheckpointSigner
+from services.submissions import Accepted, Sequencer
+
+_GOVERNING: Final = "/governing"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """One ledger, open for writing in this process."""
+
+    ledger: Ledger
+    published: Published
+    sequencer: Sequencer
+
+
+@contextmanager
+def embedded(directory: LedgerDirectory) -> Iterator[Embedded]:
+    """Open a ledger's directory as its one writer, with its right edges verified and its heads signed.
+
+    Raises DirectoryError where there is no ledger or another process has it, StoreError where the store does
+    not agree with itself, SplitViewError where the signer has signed what the store does not hold.
+    """
+    if not directory.store.exists():
+        raise DirectoryError(f"{directory.root} holds no ledger; make one with: daybook init")
+    with WriterLock(directory):
+        log = read_secret_key(directory.log_key)
+        acknowledger = read_secret_key(directory.acknowledgement_key)
+        store = SqliteStore(directory.store)
+        try:
+            ledger = Ledger.open(store, log.name.removesuffix(_GOVERNING))
+            opened = ledger.fold.opened
+            if opened is not None and opened.ledger_key != str(log.verifier):
+                raise DirectoryError(f"{directory.log_key} is not the key that this ledger was opened with")
+            signer = CheckpointSigner.open(log.secret, directory.marks)
+            try:
+                published = Published(store)
+                sequencer = Sequencer(ledger, published, signer, acknowledger, time.time)
+                sequencer.sign_heads()
+                yield Embedded(ledger, published, sequencer)
+            finally:
+                signer.close()
+        finally:
+            store.close()
+
+
+async def register_once(
+    open_ledger: Embedded, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
+) -> Accepted:
+    """Register one submission in a ledger that nobody serves, and leave it drained."""
+    running = asyncio.create_task(open_ledger.sequencer.run())
+    try:
+        registrar = Registrar(open_ledger.ledger, open_ledger.sequencer)
+        return await registrar.register(body, records, signatures, ANONYMOUS)
+    finally:
+        open_ledger.sequencer.drain()
+        await running
+
+
+def register_locally(
+    root: Path, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
+) -> Accepted:
+    """Open a directory, register one submission, close it. Raises as `embedded` and registration do."""
+    with embedded(LedgerDirectory(root)) as open_ledger:
+        return asyncio.run(register_once(open_ledger, body, records, signatures))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first entry of a ledger, to be signed by every governance key that it lists."""
+
+    origin: str
+    record: bytes
+    body: bytes
+
+    def bytes_to_sign(self) -> bytes:
+        """Return the PAE that each governance key signs."""
+        return pae(self.body)
+
+
+def new_key(name: str) -> SignerKey:
+    """Draw a key from the system's random source."""
+    return SignerKey(name, SecretKey(secrets.token_bytes(32)))
+
+
+def prepare_ledger(
+    root: Path, origin: str, operator: str, governance: Sequence[bytes], threshold: int
+) -> Opening:
+    """Make a ledger's directory with its own keys, and return the entry that will open it.
+
+    `governance` has the public governance keys. The directory must not exist, or be empty. Nothing but keys
+    is in it until `open_ledger`.
+    """
+    directory = LedgerDirectory(root)
+    directory.log_key.parent.mkdir(parents=True, mode=0o700)
+    log, acknowledger = new_key(f"{origin}/governing"), new_key(f"{origin}/acknowledgements")
+    write_key_pair(directory.log_key, log)
+    write_key_pair(directory.acknowledgement_key, acknowledger)
+    record = canonical.format(
+        {
+            "acknowledgement_key": str(acknowledger.verifier),
+            "governance": {"keys": sorted(map(base64.encode, governance)), "threshold": threshold},
+            "ledger_key": str(log.verifier),
+            "operator": operator,
+            "origin": origin,
+            "record_id": str(uuid4()),
+            "register": "governing",
+            "type": "ledger.opened/1",
+            "version": 1,
+        }
+    )
+    return Opening(origin, record, submission_body(f"{origin}/governing", 1, leaf_hash(record)))
+
+
+def open_ledger(root: Path, opening: Opening, signatures: Sequence[Signature]) -> Accepted:
+    """Write entry 0, signed. Raises RejectedError GOVERNANCE_REFUSED while a listed key has not signed."""
+    directory = LedgerDirectory(root)
+    fresh = not directory.store.exists()
+    try:
+        SqliteStore(directory.store).close()
+        return register_locally(root, opening.body, [opening.record], signatures)
+    except BaseException:
+        if fresh:
+            for path in root.glob("daybook.sqlite3*"):
+                path.unlink()
+            directory.marks.unlink(missing_ok=True)
+        raise

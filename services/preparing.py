@@ -1,0 +1,81 @@
+"""PrepareRecords: typed drafts in; canonical bytes, what to sign and every violation out. A dry run.
+
+It never receives a withheld value: a draft carries digests only. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from daybook.registration.v1 import drafts_pb2
+from daybook.registration.v1 import registration_service_pb2 as pb
+
+from ledger import canonical
+from ledger.admission import rejection
+from ledger.entries import MAX_RECORDS, MAX_SUBMISSION, pae, submission_body, submission_id
+from ledger.errors import MalformedError, Reason, RejectedError, Violation
+from ledger.hashing import leaf_hash
+from ledger.records import check_place, parse_record, violations
+from ledger.tree import tree_root
+from ledger.values import is_register
+from services import wire
+
+
+def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.PrepareRecordsResponse:
+    """Return the prepared records, in order, and what to sign, absent where there is any violation.
+
+    Raises RejectedError for what concerns the request as a whole: the ledger origin, the register's name, the
+    number of records.
+    """
+    _check_request(request, ledger_origin)
+    response = pb.PrepareRecordsResponse()
+    found: list[Violation] = []
+    for position, draft in enumerate(request.records):
+        record, wrong = _prepared(draft, request.register)
+        found += (violation.within(f"records[{position}]") for violation in wrong)
+        response.records.append(record)
+    records = [record.record for record in response.records]
+    if sum(map(len, records)) > MAX_SUBMISSION:
+        text = f"the records have more than {MAX_SUBMISSION} bytes together"
+        found.append(Violation(Reason.SUBMISSION_TOO_LARGE, text, "records"))
+    response.violations.extend(map(wire.field_violation, found))
+    if not found:
+        root = tree_root([leaf_hash(record) for record in records])
+        response.root = root
+        response.body = submission_body(f"{ledger_origin}/{request.register}", len(records), root)
+        response.bytes_to_sign = pae(response.body)
+        response.submission_id = submission_id(response.body)
+    return response
+
+
+def _check_request(request: pb.PrepareRecordsRequest, ledger_origin: str) -> None:
+    if request.ledger_origin and request.ledger_origin != ledger_origin:
+        text = f"this ledger's origin is {ledger_origin!r}, the request says {request.ledger_origin!r}"
+        raise rejection([Violation(Reason.BODY_MISMATCH, text, "ledger_origin")])
+    if not is_register(request.register):
+        raise rejection([Violation(Reason.INVALID_FIELD, "not the name of a register", "register")])
+    if not request.records:
+        raise rejection([Violation(Reason.INVALID_FIELD, "no records to prepare", "records")])
+    if len(request.records) > MAX_RECORDS:
+        raise rejection([Violation(Reason.TOO_MANY_RECORDS, f"at most {MAX_RECORDS}", "records")])
+
+
+def _prepared(draft: drafts_pb2.Draft, register: str) -> tuple[pb.PreparedRecord, tuple[Violation, ...]]:
+    try:
+        members = wire.record_members(draft, register)
+    except RejectedError as error:
+        return pb.PreparedRecord(), error.violations
+    prepared = pb.PreparedRecord(type=members["type"])
+    wrong = violations(members)
+    try:
+        data = canonical.format(members)
+    except MalformedError as error:
+        return prepared, wrong or (Violation(Reason.NOT_CANONICAL, str(error)),)
+    prepared.record = data
+    prepared.sha256 = hashlib.sha256(data).digest()
+    if not wrong:
+        try:
+            check_place(parse_record(data), register)
+        except RejectedError as error:
+            wrong = error.violations
+    return prepared, wrong

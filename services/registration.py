@@ -1,0 +1,150 @@
+"""The registration service: parse, check, call, reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import grpc
+from daybook.registration.v1 import registration_service_pb2 as pb
+from daybook.registration.v1 import registration_service_pb2_grpc as rpc
+from daybook.submission.v1 import submission_pb2
+
+from ledger.errors import LedgerError, Reason, RejectedError, Violation
+from ledger.ledger import Ledger
+from ledger.store import Run
+from ledger.values import is_sha256, is_uuid
+from services import wire
+from services.peers import submitter
+from services.preparing import prepare
+from services.published import Published
+from services.receipts import ReceiptBuilder
+from services.registrar import Registrar
+from services.status import to_status
+from services.submissions import Submissions
+
+STREAM_WINDOW = 64
+"""Requests of one RegisterStream that are under way at once: more wait in the stream's flow control."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RegistrationServicer(rpc.RegistrationServiceServicer):
+    """Registers submissions and gives out what they were answered with."""
+
+    def __init__(
+        self, ledger: Ledger, published: Published, submissions: Submissions, receipts: ReceiptBuilder
+    ) -> None:
+        self._ledger = ledger
+        self._published = published
+        self._submissions = submissions
+        self._receipts = receipts
+        self._registrar = Registrar(ledger, submissions)
+
+    async def PrepareRecords(
+        self, request: pb.PrepareRecordsRequest, context: Context
+    ) -> pb.PrepareRecordsResponse:
+        """Return the canonical bytes of typed records, what to sign, and every violation."""
+        return await asyncio.to_thread(prepare, request, self._ledger.origin)
+
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+        """Register one submission."""
+        return pb.RegisterResponse(acknowledgement=await self._register(request, submitter(context)))
+
+    async def _register(self, request: pb.RegisterRequest, by: str) -> submission_pb2.Acknowledgement:
+        signed = request.submission
+        accepted = await self._registrar.register(
+            signed.body, tuple(signed.records), wire.signatures(signed), by
+        )
+        return wire.acknowledgement(accepted)
+
+    async def RegisterStream(
+        self, requests: AsyncIterator[pb.RegisterStreamRequest], context: Context
+    ) -> AsyncIterator[pb.RegisterStreamResponse]:
+        """Register many submissions, answered by tag in whatever order they are done."""
+        by = submitter(context)
+        answers: asyncio.Queue[pb.RegisterStreamResponse | None] = asyncio.Queue()
+        window = asyncio.Semaphore(STREAM_WINDOW)
+
+        async def answer(one: pb.RegisterStreamRequest) -> None:
+            try:
+                acknowledgement = await self._register(one.request, by)
+                await answers.put(pb.RegisterStreamResponse(tag=one.tag, acknowledgement=acknowledgement))
+            except LedgerError as error:
+                await answers.put(pb.RegisterStreamResponse(tag=one.tag, error=to_status(error)))
+            finally:
+                window.release()
+
+        async def take() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                async for one in requests:
+                    await window.acquire()
+                    tasks.create_task(answer(one))
+            await answers.put(None)
+
+        taking = asyncio.create_task(take())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+            await taking
+        finally:
+            taking.cancel()
+
+    async def GetSubmission(
+        self, request: pb.GetSubmissionRequest, context: Context
+    ) -> pb.GetSubmissionResponse:
+        """Answer again for a submission that is known."""
+        run = self._run_of(request)
+        accepted = await self._submissions.recall(request.register, request.submission_id, run)
+        return pb.GetSubmissionResponse(acknowledgement=wire.acknowledgement(accepted))
+
+    def _run_of(self, request: pb.GetSubmissionRequest) -> Run:
+        if not is_sha256(request.submission_id):
+            violation = Violation(Reason.INVALID_FIELD, "must be 64 lowercase hex digits", "submission_id")
+            raise RejectedError(Reason.INVALID_FIELD, "submission_id is malformed", violations=(violation,))
+        self._published.latest(request.register)
+        key = bytes.fromhex(request.submission_id)
+        run = self._ledger.store.submissions(request.register, [key]).get(key)
+        if run is None or run.first + run.count > self._published.latest(request.register).size:
+            raise RejectedError(
+                Reason.SUBMISSION_UNKNOWN,
+                f"register {request.register!r} holds no submission {request.submission_id}",
+                detail={"register": request.register, "submission_id": request.submission_id},
+            )
+        return run
+
+    async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> pb.GetReceiptResponse:
+        """Return the receipt of one entry."""
+        index = self._index(request)
+        receipt = self._receipts.receipt(request.register, index)
+        return pb.GetReceiptResponse(receipt=receipt, state=submission_pb2.STATE_SEQUENCED)
+
+    def _index(self, request: pb.GetReceiptRequest) -> int:
+        size = self._published.latest(request.register).size
+        if request.WhichOneof("entry") == "record":
+            return self._index_of_record(request, size)
+        if request.index >= size:
+            raise RejectedError(
+                Reason.SIZE_NOT_REACHED,
+                f"register {request.register!r} has {size} entries; there is no index {request.index}",
+                detail={"latest_size": str(size)},
+            )
+        return request.index
+
+    def _index_of_record(self, request: pb.GetReceiptRequest, size: int) -> int:
+        record = request.record
+        if not is_uuid(record.record_id):
+            violation = Violation(Reason.INVALID_FIELD, "must be a lowercase uuid", "record.record_id")
+            raise RejectedError(Reason.INVALID_FIELD, "record_id is malformed", violations=(violation,))
+        key = UUID(record.record_id).bytes
+        versions = self._ledger.store.versions(request.register, [key])
+        for at in versions:
+            if at.version == record.version and at.index < size:
+                return at.index
+        raise RejectedError(
+            Reason.RECORD_UNKNOWN,
+            f"register {request.register!r} holds no version {record.version} of record {record.record_id}",
+            detail={"record_id": record.record_id, "version": str(record.version)},
+        )

@@ -1,0 +1,210 @@
+"""The embedded server: gRPC, HTTP and the sequencer in one process and one event loop, and its end.
+
+A stop (SIGTERM, SIGINT) is graceful: health says NOT_SERVING, watchers are told, calls under way are
+answered, the sequencer drains, notes are kept. A store whose state is unknown ends the process at once: the
+next start opens it again and verifies its right edge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import structlog
+import uvicorn
+from daybook.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
+from daybook.governance.v1 import governance_service_pb2, governance_service_pb2_grpc
+from daybook.registration.v1 import registration_service_pb2, registration_service_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from services.audit import AuditServicer
+from services.compose import Embedded
+from services.governance import GovernanceServicer
+from services.interceptors import CallInterceptor, CallMetrics
+from services.receipts import ReceiptBuilder
+from services.registrar import Registrar
+from services.registration import RegistrationServicer
+from services.settings import ServeSettings, split_address
+from services.tile_endpoint import Readiness, build_app
+
+MAX_MESSAGE: Final = 2 * 1024 * 1024
+"""Bytes of the largest request (formats.md, section 18): no valid submission comes near."""
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", -1),
+    # Two servers on one port would take turns: the second must fail instead.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+)
+
+_SERVICES: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (registration_service_pb2, "RegistrationService"),
+        (audit_service_pb2, "AuditService"),
+        (governance_service_pb2, "GovernanceService"),
+    )
+)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a server listens, HOST:PORT."""
+
+    grpc: str
+    http: str
+
+
+class _Http(uvicorn.Server):
+    """Uvicorn, leaving signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(slots=True)
+class Stop:
+    """Asked for once, by a signal or by a failure; whoever must end early waits for it."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def on_signals(self) -> None:
+        """Ask for a stop at SIGTERM and SIGINT. A second signal ends the process as usual."""
+        loop = asyncio.get_running_loop()
+
+        def ask(number: signal.Signals) -> None:
+            loop.remove_signal_handler(number)
+            self.asked.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ask, number)
+
+
+async def serve(
+    opened: Embedded, settings: ServeSettings, ready: Callable[[Addresses], None], stop: Stop
+) -> None:
+    """Serve until a stop is asked for; `ready` is called with the bound addresses once both answer.
+
+    Raises OSError where an address cannot be bound, and whatever made the store's state unknown.
+    """
+    registry = CollectorRegistry()
+    readiness = Readiness()
+    app = build_app(opened.ledger, opened.published, registry, readiness)
+    with _bound(settings.http) as http_socket:
+        async with _grpc_server(opened, settings, registry, stop) as (grpc_server, port, healthy):
+            http = _Http(_http_config(app, settings))
+            serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+            sequencing = asyncio.create_task(opened.sequencer.run())
+            while not http.started and not serving.done():
+                await asyncio.sleep(0.005)
+            host, _ = split_address(settings.grpc)
+            http_host, http_port = http_socket.getsockname()[:2]
+            readiness.ready()
+            ready(Addresses(f"{host}:{port}", f"{http_host}:{http_port}"))
+            asked = asyncio.create_task(stop.asked.wait())
+            await asyncio.wait({asked, sequencing, serving}, return_when=asyncio.FIRST_COMPLETED)
+            failed = sequencing.done()
+            readiness.draining()
+            stop.asked.set()
+            await _say_not_serving(healthy)
+            await grpc_server.stop(0.5 if failed else settings.grace_seconds)
+            opened.sequencer.drain()
+            http.should_exit = True
+            await serving
+            await sequencing
+
+
+def _http_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=2,
+    )
+
+
+@contextlib.contextmanager
+def _bound(address: str) -> Iterator[socket.socket]:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise OSError(error.errno, f"cannot bind HTTP to {address}: {error.strerror}") from error
+        bound.listen(512)
+        yield bound
+
+
+@asynccontextmanager
+async def _grpc_server(
+    opened: Embedded, settings: ServeSettings, registry: CollectorRegistry, stop: Stop
+) -> AsyncIterator[tuple[grpc.aio.Server, int, health.aio.HealthServicer]]:
+    server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))], options=_OPTIONS)
+    receipts = ReceiptBuilder(opened.ledger, opened.published)
+    registration_service_pb2_grpc.add_RegistrationServiceServicer_to_server(
+        RegistrationServicer(opened.ledger, opened.published, opened.sequencer, receipts), server
+    )
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+        AuditServicer(opened.ledger, opened.published, stop.asked), server
+    )
+    governance_service_pb2_grpc.add_GovernanceServiceServicer_to_server(
+        GovernanceServicer(Registrar(opened.ledger, opened.sequencer)), server
+    )
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = _add_port(server, settings)
+    for name in ("", *_SERVICES):
+        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await server.start()
+    try:
+        yield server, port, healthy
+    finally:
+        await server.stop(0)
+
+
+def _add_port(server: grpc.aio.Server, settings: ServeSettings) -> int:
+    try:
+        if settings.tls_certificate is None or settings.tls_key is None:
+            port = server.add_insecure_port(settings.grpc)
+        else:
+            port = server.add_secure_port(settings.grpc, _credentials(settings))
+    except RuntimeError as error:
+        raise OSError(f"cannot bind gRPC to {settings.grpc}: is another server running there?") from error
+    if not port:
+        raise OSError(f"cannot bind gRPC to {settings.grpc}")
+    return port
+
+
+def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
+    assert settings.tls_certificate is not None  # noqa: S101 - the caller has looked
+    assert settings.tls_key is not None  # noqa: S101
+    pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+    clients = settings.client_ca.read_bytes() if settings.client_ca is not None else None
+    return grpc.ssl_server_credentials([pair], clients, require_client_auth=clients is not None)
+
+
+async def _say_not_serving(healthy: health.aio.HealthServicer) -> None:
+    for name in ("", *_SERVICES):
+        await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -1,0 +1,115 @@
+"""Protobuf messages as ledger values, and back. Nothing is judged here.
+
+Signed and hashed bytes pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from daybook.registration.v1.drafts_pb2 import Draft
+from daybook.registration.v1.registration_service_pb2 import FieldViolation
+from daybook.submission.v1 import submission_pb2
+from google.protobuf.message import Message
+
+from ledger.entries import Acceptance, Signature
+from ledger.errors import Reason, RejectedError, Violation
+from ledger.governing_types import SubmissionRejected
+from ledger.hashing import Hash
+from ledger.store import Run
+from services.submissions import Accepted
+
+_FIRST_VERSION: Final = 1
+
+
+def signatures(message: submission_pb2.SignedSubmission) -> list[Signature]:
+    """Return the signatures of a submission, in the order sent."""
+    return [Signature(signature.key, signature.signature) for signature in message.signatures]
+
+
+def acknowledgement(accepted: Accepted) -> submission_pb2.Acknowledgement:
+    """Return the answer for a submission under a signed checkpoint, in a ledger without witnesses."""
+    return submission_pb2.Acknowledgement(
+        submission_id=accepted.submission_id,
+        state=submission_pb2.STATE_SEQUENCED,
+        note=accepted.note,
+        envelope=envelope(accepted.acceptance),
+        first_index=accepted.run.first,
+        checkpoint=accepted.checkpoint.note,
+        range_proof=range_proof(accepted.run, accepted.checkpoint.size, accepted.range_proof),
+        already_registered=accepted.known,
+        no_witness=True,
+    )
+
+
+def envelope(acceptance: Acceptance) -> submission_pb2.Envelope:
+    """Return the ledger's part of a submission's entries."""
+    return submission_pb2.Envelope(
+        accepted_at=acceptance.accepted_at,
+        submitter=acceptance.submitter,
+        governing_size=acceptance.governing_size,
+    )
+
+
+def range_proof(run: Run, size: int, hashes: Sequence[Hash]) -> submission_pb2.RangeProof:
+    """Return the range proof of a run in a tree of `size` entries."""
+    return submission_pb2.RangeProof(first=run.first, count=run.count, size=size, hashes=hashes)
+
+
+def rejection(index: int, record: SubmissionRejected) -> submission_pb2.Rejection:
+    """Return what the `submission.rejected/1` entry at `index` says."""
+    existing = record.existing
+    return submission_pb2.Rejection(
+        reason=record.reason,
+        index=index,
+        position=record.rejected.position if record.rejected is not None else 0,
+        existing_index=existing.index if existing is not None else 0,
+        existing_sha256=bytes.fromhex(existing.sha256) if existing is not None else b"",
+    )
+
+
+def field_violation(violation: Violation) -> FieldViolation:
+    """Return one violation as PrepareRecords answers it."""
+    return FieldViolation(
+        field=violation.field,
+        reason=violation.reason.value,
+        description=violation.description,
+        allowed=violation.allowed,
+    )
+
+
+def record_members(draft: Draft, register: str) -> dict[str, Any]:
+    """Return the members of the record that a draft describes, with its `type` and `register`.
+
+    Values are dict, list, str, int and bool, ready for `canonical.format`; whether they keep the rules of
+    formats.md, section 3, is not judged. Raises RejectedError INVALID_FIELD for a draft that holds nothing.
+    """
+    match draft.WhichOneof("record"):
+        case "decision":
+            corrected = draft.decision.version > _FIRST_VERSION
+            record_type = "decision.corrected/1" if corrected else "decision.registered/1"
+            content: Message = draft.decision
+        case "withdrawal":
+            record_type, content = "decision.withdrawn/1", draft.withdrawal
+        case "period_return":
+            record_type, content = "return.filed/1", draft.period_return
+        case _:
+            text = "the draft holds no record: set decision, withdrawal or period_return"
+            raise RejectedError(Reason.INVALID_FIELD, text, violations=(Violation(Reason.INVALID_FIELD, text),))
+    return {**_members(content), "type": record_type, "register": register}
+
+
+def _members(message: Message) -> dict[str, Any]:
+    """Return the fields that are set, under their names: drafts name them as records do."""
+    members: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            members[field.name] = list(value) if field.is_repeated else value
+        elif field.message_type.GetOptions().map_entry:
+            members[field.name] = dict(value)
+        elif field.is_repeated:
+            members[field.name] = [_members(item) for item in value]
+        else:
+            members[field.name] = _members(value)
+    return members
