@@ -13,44 +13,51 @@ from threading import Lock
 from typing import Final
 
 from ledger.errors import Reason, RejectedError, StoreError
-from ledger.hashing import HASH_SIZE, Hash, node_hashes, split_hashes
+from ledger.hashing import HASH_SIZE, Hash, node_hash, node_hashes, split_hashes
 from ledger.proofs import Plan, compute, nodes_of, plan_consistency, plan_inclusion, plan_range
 from ledger.store import Store
-from ledger.tiles import TILE_WIDTH, Bundle, Tile, encode_bundle, implied_width, tile_of
-from ledger.tree import Node, compact_range, root_of, tree_root
+from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, encode_bundle, implied_width, tile_of
+from ledger.tree import Node, compact_range, root_of
 
 CACHED_TILES: Final = 4_096
-"""How many tiles a reader keeps, of at most 8,704 bytes each: those of a million entries fit."""
+"""How many tiles a reader keeps, of at most 12,224 bytes each: those of a million entries fit."""
 
 READ_AHEAD: Final = 256
 """Entries that a stream reads from the store at once."""
 
-_GROUP: Final = 16
-
 
 @dataclass(frozen=True, slots=True)
 class _Leafy:
-    """A tile's hashes, and the roots of its complete groups of 16: no node then takes over 7 hashes."""
+    """A tile's hashes, and the rows of nodes above them, each half as long, but for the first of these.
+
+    That first row would be as long as all the others; without it a node costs one hash at the most.
+    """
 
     hashes: bytes
-    groups: bytes
+    rows: tuple[bytes, ...]
 
     def node(self, first: int, count: int) -> Hash:
         """Return the root of `count` hashes, a power of two, from hash `first` on."""
-        source, width = self.hashes, HASH_SIZE
-        if count >= _GROUP:
-            source, first, count = self.groups, first // _GROUP, count // _GROUP
-        found = split_hashes(source[first * width : (first + count) * width])
-        if len(found) != count:
+        level = count.bit_length() - 1
+        if level < 2:
+            found = self.hashes[first * HASH_SIZE : (first + count) * HASH_SIZE]
+            if len(found) == 2 * HASH_SIZE:
+                return node_hash(Hash(found[:HASH_SIZE]), Hash(found[HASH_SIZE:]))
+        else:
+            start = (first >> level) * HASH_SIZE
+            found = self.rows[level - 2][start : start + HASH_SIZE]
+        if len(found) != HASH_SIZE:
             raise StoreError("a tile lacks hashes that the size implies")
-        return found[0] if count == 1 else tree_root(found)
+        return Hash(found)
 
 
 def _leafy(hashes: bytes) -> _Leafy:
-    row = list(split_hashes(hashes[: len(hashes) // (_GROUP * HASH_SIZE) * (_GROUP * HASH_SIZE)]))
-    for _ in range(4):
+    row = node_hashes(list(split_hashes(hashes)))
+    rows = []
+    for _ in range(2, TILE_HEIGHT):
         row = node_hashes(row)
-    return _Leafy(hashes, b"".join(row))
+        rows.append(b"".join(row))
+    return _Leafy(hashes, tuple(rows))
 
 
 class TileCache:

@@ -112,6 +112,22 @@ class Store(Protocol):
         """Yield the notes of sizes begin to end - 1, by size."""
         ...
 
+    def all_tiles(self, register: str) -> Iterator[StoredTile]:
+        """Yield every tile of a register, by level and index: what is there, not what should be."""
+        ...
+
+    def all_submissions(self, register: str) -> Iterator[tuple[bytes, Run]]:
+        """Yield every submission row of a register."""
+        ...
+
+    def all_records(self, register: str) -> Iterator[RecordAt]:
+        """Yield every record row of a register."""
+        ...
+
+    def damage(self) -> list[str]:
+        """Return what the store itself finds wrong, and rows that belong to no register, in words."""
+        ...
+
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all.
 

@@ -21,7 +21,7 @@ from ledger.hashing import leaf_hash
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
 from ledger.stores.sqlite import SqliteStore
-from services.directory import (
+from services.ledger_files import (
     DirectoryError,
     LedgerDirectory,
     WriterLock,

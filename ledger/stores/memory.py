@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.errors import ConflictError, StoreError
-from ledger.store import Batch, Head, RecordAt, Run, StoredNote
+from ledger.store import Batch, Head, RecordAt, Run, StoredNote, StoredTile
 
 
 @dataclass(slots=True)
@@ -75,6 +75,28 @@ class MemoryStore:
             held = self._registers[register].notes
             found = [StoredNote(size, held[size]) for size in sorted(held) if begin <= size < end]
         yield from found
+
+    def all_tiles(self, register: str) -> Iterator[StoredTile]:
+        """Yield every tile of a register, by level and index."""
+        with self._lock:
+            held = sorted(self._registers[register].tiles.items())
+        yield from (StoredTile(level, index, data) for (level, index), data in held)
+
+    def all_submissions(self, register: str) -> Iterator[tuple[bytes, Run]]:
+        """Yield every submission row of a register."""
+        with self._lock:
+            held = list(self._registers[register].submissions.items())
+        yield from held
+
+    def all_records(self, register: str) -> Iterator[RecordAt]:
+        """Yield every record row of a register."""
+        with self._lock:
+            held = list(self._registers[register].records)
+        yield from self.versions(register, held)
+
+    def damage(self) -> list[str]:
+        """Return nothing: dictionaries do not rot."""
+        return []
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all."""

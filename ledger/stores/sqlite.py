@@ -71,7 +71,7 @@ class SqliteStore:
         with _translated():
             self._writer = self._connect()
             self._prepare()
-        self._numbers = {name: number for number, name in self._rows("SELECT number, name FROM register")}
+        self._numbers: dict[str, int] = dict(self._rows("SELECT name, number FROM register"))
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -108,10 +108,10 @@ class SqliteStore:
             return self._reader.execute(statement, values).fetchall()
 
     def _number(self, register: str) -> int:
-        try:
-            return self._numbers[register]
-        except KeyError:
-            raise StoreError(f"the store has no register {register!r}") from None
+        number = self._numbers.get(register)
+        if number is None:
+            raise StoreError(f"the store has no register {register!r}")
+        return number
 
     def heads(self) -> Mapping[str, Head]:
         """Return every register's head, by name."""
@@ -147,9 +147,7 @@ class SqliteStore:
 
     def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
         """Return where those of the submissions stand that the register holds."""
-        statement = (
-            "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id IN"
-        )
+        statement = "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id IN"
         rows = self._select(statement, (self._number(register),), ids)
         return {key: Run(first, count) for key, first, count in rows}
 
@@ -259,15 +257,6 @@ class SqliteStore:
         for key, data in self._scan("tile", "hashes", base):
             yield StoredTile((key - base) >> _LEVEL_SHIFT, (key - base) & mask, data)
 
-    def all_stretches(self, register: str) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield every (first index, entries) row of a register, in order, for fsck."""
-        base = self._number(register) << _SHIFT
-        for key, data in self._scan("stretch", "entries", base):
-            try:
-                yield key - base, decode_entries(data)
-            except MalformedError as error:
-                raise StoreError(f"{register}: the stretch at {key - base} is damaged: {error}") from error
-
     def _scan(self, table: str, column: str, base: int) -> Iterator[tuple[int, bytes]]:
         position, end = base, base + (1 << _SHIFT)
         statement = f"SELECT id, {column} FROM {table} WHERE id >= ? AND id < ? ORDER BY id LIMIT 64"  # noqa: S608
@@ -326,6 +315,6 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if error.sqlite_errorname == "SQLITE_FULL":
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
             raise StorageFullError("no room left on the device that holds the store") from error
         raise StoreError(f"SQLite: {error}") from error

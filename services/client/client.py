@@ -21,7 +21,7 @@ from daybook.registration.v1 import registration_service_pb2_grpc as rpc
 from daybook.submission.v1 import submission_pb2
 
 from ledger.ed25519 import SecretKey
-from ledger.errors import LedgerError, MalformedError, RejectedError, VerificationError
+from ledger.errors import MalformedError, RejectedError, VerificationError
 from ledger.governing_types import LedgerOpened, SubmissionRejected
 from ledger.notes import VerifierKey
 from ledger.receipt_file import KeyEvidence, Receipt

