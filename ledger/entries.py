@@ -308,6 +308,8 @@ def _entry_of(text: _EnvelopeText, record: bytes) -> Entry:
         raise MalformedError("envelope: submitter not of the fixed form")
     if not 0 <= text.governing_size < 1 << 53:
         raise MalformedError("envelope: governing_size out of range")
+    if (text.submitter == LEDGER) != (text.submission is None):
+        raise MalformedError("envelope: the submitter is `ledger` exactly on entries without a submission")
     acceptance = Acceptance(text.accepted_at, text.submitter, text.governing_size)
     if text.submission is None:
         return Entry(acceptance, None, record)

@@ -16,6 +16,7 @@ from typing import Final
 from ledger.checkpoints import Checkpoint, open_checkpoint
 from ledger.entries import (
     Entry,
+    Membership,
     Signature,
     Submission,
     form_entries,
@@ -227,15 +228,26 @@ class _Walk:
                 self._check_unsigned(index, entry)
                 index, lost = index + 1, False
             elif membership.position:
-                # At the begin of a span, or after damage, the head of this submission is elsewhere.
-                if index != self._span.begin and not lost:
+                if index == self._span.begin and self._begun_before(index, membership):
+                    index += membership.count - membership.position
+                    continue
+                if not lost:
                     self._wrong(f"entry {index}", "its submission has no beginning")
-                    lost = True
-                index += membership.count - membership.position if index == self._span.begin else 1
+                index, lost = index + 1, True
             else:
                 lost = False
                 self._see_view(index, entry)
                 index += self._check_submission(index, entry, membership.count)
+
+    def _begun_before(self, index: int, membership: Membership) -> bool:
+        """Tell whether the span before checks the submission of this entry: it does from its first entry on."""
+        begin = index - membership.position
+        found = self._ground.store.entries(self._span.register, begin, begin + 1) if begin >= 0 else []
+        try:
+            first = parse_entry(found[0]).membership
+        except (MalformedError, IndexError):
+            return False
+        return first is not None and (first.position, first.count) == (0, membership.count)
 
     def _count_records(self) -> None:
         for offset, entry in enumerate(self._entries):
@@ -245,7 +257,7 @@ class _Walk:
             except MalformedError as error:
                 self._wrong(f"entry {index}", str(error))
                 continue
-            self.records += hash((record_key(header), header.version, index))
+            self.records += _row_sum(record_key(header), header.version, index)
 
     def _see_view(self, index: int, entry: Entry) -> None:
         view = entry.acceptance.governing_size
@@ -277,7 +289,7 @@ class _Walk:
             self._wrong(f"entries {index} to {index + count - 1}", f"the submission does not hold: {error}")
             return count
         self.submissions += 1
-        self.runs += hash((bytes.fromhex(submission.submission_id), index, count))
+        self.runs += _row_sum(bytes.fromhex(submission.submission_id), index, count)
         for position, formed in enumerate(form_entries(submission, first.acceptance)):
             if formed != data[position]:
                 self._wrong(f"entry {index + position}", "its envelope is not that of its submission")
@@ -418,10 +430,10 @@ def _check_upper_tiles(store: Store, register: str, head: Head, hashes: Sequence
 
 def _check_rows(store: Store, register: str, reports: Sequence[SpanReport]) -> Iterator[Problem]:
     """Compare the index tables with the entries: by sums first, row by row only where these differ."""
-    found = sum(hash((at.record_id, at.version, at.index)) for at in store.all_records(register))
+    found = sum(_row_sum(at.record_id, at.version, at.index) for at in store.all_records(register))
     if found != sum(report.records for report in reports):
         yield from _wrong_records(store, register)
-    found = sum(hash((key, run.first, run.count)) for key, run in store.all_submissions(register))
+    found = sum(_row_sum(key, run.first, run.count) for key, run in store.all_submissions(register))
     if found != sum(report.runs for report in reports):
         yield from _wrong_runs(store, register)
 
@@ -435,6 +447,11 @@ def _wrong_records(store: Store, register: str) -> Iterator[Problem]:
             yield Problem(register, place, f"entry {at.index} is not that version of that record")
     if not named:
         yield Problem(register, "record rows", "an entry has no row, or an entry was altered")
+
+
+def _row_sum(key: bytes, first: int, second: int) -> int:
+    """Return a number for a row of an index table, the same in every process: so of integers only."""
+    return hash((int.from_bytes(key, "big"), first, second))
 
 
 def _is_record_at(store: Store, register: str, at: RecordAt) -> bool:

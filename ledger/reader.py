@@ -39,13 +39,13 @@ class _Leafy:
     def node(self, first: int, count: int) -> Hash:
         """Return the root of `count` hashes, a power of two, from hash `first` on."""
         level = count.bit_length() - 1
-        if level < 2:
-            found = self.hashes[first * HASH_SIZE : (first + count) * HASH_SIZE]
-            if len(found) == 2 * HASH_SIZE:
-                return node_hash(Hash(found[:HASH_SIZE]), Hash(found[HASH_SIZE:]))
+        if level > 1:
+            first >>= level
+            found = self.rows[level - 2][first * HASH_SIZE : (first + 1) * HASH_SIZE]
+        elif level:
+            return node_hash(self.node(first, 1), self.node(first + 1, 1))
         else:
-            start = (first >> level) * HASH_SIZE
-            found = self.rows[level - 2][start : start + HASH_SIZE]
+            found = self.hashes[first * HASH_SIZE : (first + 1) * HASH_SIZE]
         if len(found) != HASH_SIZE:
             raise StoreError("a tile lacks hashes that the size implies")
         return Hash(found)

@@ -219,27 +219,56 @@ def spelling_of(record_type: type[Members]) -> Callable[[Any], bool] | None:
     What the typed decoder leaves open: it knows lengths, codes and ranges, but its patterns cost more than
     these calls. LF is left out here too: it is counted over the whole record.
     """
-    plan: list[tuple[str, Callable[[Any], object]]] = []
-    for name, shape in _object(record_type).members.items():
-        check = _spelling(shape)
-        if check is not None:
-            plan.append((name, check))
-    if not plan:
+    always, sometimes = _plan(_object(record_type))
+    if not always and not sometimes:
         return None
-    if len(plan) == 1:
-        # attrgetter of one name gives the value itself, not a tuple.
-        only, accepts = plan[0]
-        return lambda value: (item := getattr(value, only)) is None or bool(accepts(item))
-    members = operator.attrgetter(*(name for name, _ in plan))
-    checks = tuple(check for _, check in plan)
+    required = _getter(always)
+    required_checks = tuple(always.values())
+    optional = _getter(sometimes)
+    optional_checks = tuple(sometimes.values())
+    absent = (None,) * len(sometimes)
 
     def holds(value: Any) -> bool:
-        for item, accepts in zip(members(value), checks, strict=True):
+        for item, accepts in zip(required(value), required_checks, strict=True):
+            if not accepts(item):
+                return False
+        items = optional(value)
+        if items == absent:
+            return True
+        for item, accepts in zip(items, optional_checks, strict=True):
             if item is not None and not accepts(item):
                 return False
         return True
 
     return holds
+
+
+_Checks = dict[str, Callable[[Any], object]]
+
+
+def _plan(shape: Object) -> tuple[_Checks, _Checks]:
+    """Return the checks of members that are always there, and of others, by dotted name."""
+    always: _Checks = {}
+    sometimes: _Checks = {}
+    for name, member in shape.members.items():
+        if name in shape.required and isinstance(member, Object):
+            inner_always, inner_sometimes = _plan(member)
+            always |= {f"{name}.{inner}": check for inner, check in inner_always.items()}
+            sometimes |= {f"{name}.{inner}": check for inner, check in inner_sometimes.items()}
+        elif (check := _spelling(member)) is not None:
+            (always if name in shape.required else sometimes)[name] = check
+    return always, sometimes
+
+
+def _getter(checks: _Checks) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that gets the members of these dotted names, as a tuple however many they are."""
+    names = tuple(checks)
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    if not names:
+        return lambda _: ()
+    only = operator.attrgetter(*names)
+    return lambda value: (only(value),)
 
 
 def texts_of(record_type: type[Members]) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ the JSON Schemas all read the same spelling.
 from __future__ import annotations
 
 import re
-from calendar import monthrange, timegm
+from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
@@ -27,6 +27,7 @@ MAX_TEXT: Final = 16_000
 _LONDON: Final = ZoneInfo("Europe/London")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
+_EPOCH_DAY: Final = _EPOCH.toordinal()
 
 # Patterns match a whole value and keep to what Python's `re` and ECMA-262 both understand, because they are
 # published in the JSON Schemas.
@@ -189,27 +190,21 @@ def _bounds(single: str) -> Partial:
 
 
 def _bounds_of_instant(instant: str) -> Partial:
-    seconds = int(instant[17:19]) if len(instant) > 17 else 0
-    earliest = timegm(
-        (
-            int(instant[0:4]),
-            int(instant[5:7]),
-            int(instant[8:10]),
-            int(instant[11:13]),
-            int(instant[14:16]),
-            seconds,
-        )
-    )
-    return Partial(earliest, earliest if len(instant) > 17 else earliest + 59)
+    days = date(int(instant[0:4]), int(instant[5:7]), int(instant[8:10])).toordinal() - _EPOCH_DAY
+    minute = days * 86_400 + int(instant[11:13]) * 3_600 + int(instant[14:16]) * 60
+    if instant[16] == "Z":
+        return Partial(minute, minute + 59)
+    exact = minute + int(instant[17:19])
+    return Partial(exact, exact)
 
 
 @lru_cache(maxsize=4096)
-def _bounds_of_date(date: str) -> Partial:
-    year = int(date[0:4])
-    first_month = int(date[5:7]) if len(date) > 4 else 1
-    last_month = first_month if len(date) > 4 else 12
-    first_day = int(date[8:10]) if len(date) > 7 else 1
-    last_day = first_day if len(date) > 7 else monthrange(year, last_month)[1]
+def _bounds_of_date(civil: str) -> Partial:
+    year = int(civil[0:4])
+    first_month = int(civil[5:7]) if len(civil) > 4 else 1
+    last_month = first_month if len(civil) > 4 else 12
+    first_day = int(civil[8:10]) if len(civil) > 7 else 1
+    last_day = first_day if len(civil) > 7 else monthrange(year, last_month)[1]
     # London's clocks have never changed at midnight, so neither second is skipped or repeated.
     begin = datetime(year, first_month, first_day, tzinfo=_LONDON)
     end = datetime(year, last_month, last_day, 23, 59, 59, tzinfo=_LONDON)

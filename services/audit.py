@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final, cast
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from datetime import UTC, datetime
+from typing import Final
 
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceServicer
 from daybook.submission.v1.submission_pb2 import RangeProof, RecordVersion
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from ledger.entries import parse_entry
 from ledger.errors import Reason, RejectedError, Violation
 from ledger.hashing import Hash, leaf_hash
@@ -38,8 +38,6 @@ PAGE_BYTES: Final = 512 * 1024
 PAGE_REGISTERS: Final = 1_000
 """Registers in one page of ListRegisters, at the most."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 class AuditServicer(AuditServiceServicer):
     """Answers auditors. Only for the event loop's thread.
@@ -52,10 +50,10 @@ class AuditServicer(AuditServiceServicer):
         self._published = published
         self._stopping = stopping
 
-    async def ListRegisters(  # noqa: N802
+    async def ListRegisters(
         self,
         request: pb.ListRegistersRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> pb.ListRegistersResponse:
         """List the registers that published governing entries have opened, in byte order of their names."""
         if request.page_size > PAGE_REGISTERS:
@@ -71,10 +69,10 @@ class AuditServicer(AuditServiceServicer):
             governing_size=found.governing_size,
         )
 
-    async def GetCheckpoint(  # noqa: N802
+    async def GetCheckpoint(
         self,
         request: pb.GetCheckpointRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> pb.GetCheckpointResponse:
         """Return a register's checkpoint: the latest, or as it was at a size or a time."""
         register = request.register
@@ -95,13 +93,14 @@ class AuditServicer(AuditServiceServicer):
         )
 
     def _as_at(self, register: str, size: int, moment: datetime) -> SignedCheckpoint:
-        accepted = _AcceptanceTimes(self._ledger.reader(register), size)
-        return self._published.at_most(register, bisect_right(accepted, moment))
+        reader = self._ledger.reader(register)
+        covered = bisect_right(range(size), moment, key=lambda index: _accepted(reader.entry(index)))
+        return self._published.at_most(register, covered)
 
-    async def GetInclusionProof(  # noqa: N802
+    async def GetInclusionProof(
         self,
         request: pb.GetInclusionProofRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> pb.GetInclusionProofResponse:
         """Prove that one entry stands in a tree (RFC 6962, section 2.1.1)."""
         latest = self._published.latest(request.register)
@@ -142,10 +141,10 @@ class AuditServicer(AuditServiceServicer):
             detail={"record_id": record.record_id, "version": str(record.version)},
         )
 
-    async def GetConsistencyProof(  # noqa: N802
+    async def GetConsistencyProof(
         self,
         request: pb.GetConsistencyProofRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> pb.GetConsistencyProofResponse:
         """Prove that a tree only grew from one size to another (RFC 6962, section 2.1.2)."""
         latest = self._published.latest(request.register)
@@ -164,10 +163,10 @@ class AuditServicer(AuditServiceServicer):
             checkpoint=self._note(request.register, second),
         )
 
-    async def GetRangeProof(  # noqa: N802
+    async def GetRangeProof(
         self,
         request: pb.GetRangeProofRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> pb.GetRangeProofResponse:
         """Prove that a run of entries stands in a tree (formats.md, section 14)."""
         latest = self._published.latest(request.register)
@@ -182,10 +181,10 @@ class AuditServicer(AuditServiceServicer):
             checkpoint=self._note(request.register, size),
         )
 
-    async def ReadEntries(  # noqa: N802
+    async def ReadEntries(
         self,
         request: pb.ReadEntriesRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> AsyncIterator[pb.ReadEntriesResponse]:
         """Stream a run of entries in order, each message with the proof of its own entries."""
         latest = self._published.latest(request.register)
@@ -207,20 +206,155 @@ class AuditServicer(AuditServiceServicer):
             )
             checkpoint = b""
 
-    async def WatchCheckpoints(  # noqa: N802
+    async def WatchCheckpoints(
         self,
         request: pb.WatchCheckpointsRequest,
-        context: Context,  # noqa: ARG002
+        context: Context,
     ) -> AsyncIterator[pb.WatchCheckpointsResponse]:
         """Stream a register's checkpoints as they come, each with the proof that it extends the one before."""
         register = request.register
-        self._published.latest(register)
         _check_kind(request.kind)
         if request.kind == pb.CHECKPOINT_KIND_SEALED:
             raise _not_yet("this ledger has no witnesses: no checkpoint is ever sealed")
-        previous = check_size(request.after_size, self._published.latest(register).size)
-        if request.after_size == 0:
-            previous = 0
+        previous = request.after_size
+        check_size(previous, self._published.latest(register).size)
         while True:
             changed = self._published.changed()
             latest = self._published.latest(register)
+            if latest.size > previous and not self._stopping.is_set():
+                yield pb.WatchCheckpointsResponse(
+                    register=register,
+                    size=latest.size,
+                    checkpoint=latest.note,
+                    sealed=False,
+                    previous_size=previous,
+                    consistency=self._ledger.reader(register).consistency(previous, latest.size)
+                    if previous
+                    else (),
+                )
+                previous = latest.size
+            elif self._stopping.is_set():
+                raise RejectedError(Reason.DRAINING, "this server is stopping; watch another, or again")
+            else:
+                await _first_of(changed, self._stopping)
+
+    async def QueryRecords(
+        self,
+        request: pb.QueryRecordsRequest,
+        context: Context,
+    ) -> AsyncIterator[pb.QueryRecordsResponse]:
+        """Answer NOT_YET_AVAILABLE."""
+        raise _not_yet("QueryRecords is not served yet: use ReadEntries and filter what is proved")
+        yield  # what makes this the generator that gRPC expects
+
+    async def ListFindings(
+        self,
+        request: pb.ListFindingsRequest,
+        context: Context,
+    ) -> pb.ListFindingsResponse:
+        """Answer NOT_YET_AVAILABLE."""
+        raise _not_yet("ListFindings is not served yet: this ledger looks for nothing by itself")
+
+    async def ExportEvidence(
+        self,
+        request: pb.ExportEvidenceRequest,
+        context: Context,
+    ) -> AsyncIterator[pb.ExportEvidenceResponse]:
+        """Answer NOT_YET_AVAILABLE."""
+        raise _not_yet("ExportEvidence is not served yet: receipts prove single entries")
+        yield  # what makes this the generator that gRPC expects
+
+    def _note(self, register: str, size: int) -> bytes:
+        """Return the checkpoint note of exactly this size, no bytes where none was signed."""
+        try:
+            found = self._published.at_most(register, size)
+        except RejectedError:  # the first one signed is larger
+            return b""
+        return found.note if found.size == size else b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Some entries, from index `first` on, and their range proof."""
+
+    first: int
+    entries: list[bytes]
+    hashes: tuple[Hash, ...]
+
+
+def _pages(reader: RegisterReader, begin: int, end: int, size: int) -> Iterator[_Page]:
+    """Yield the entries [begin, end) in pages, each proved at `size`. Holds one read-ahead and one page."""
+    entries: list[bytes] = []
+    held = 0
+    for index, entry in enumerate(reader.entries(begin, end), begin + 1):
+        entries.append(entry)
+        held += len(entry)
+        if index == end or len(entries) == PAGE_ENTRIES or held >= PAGE_BYTES:
+            first = index - len(entries)
+            yield _Page(first, entries, reader.range_proof(first, index, size))
+            entries, held = [], 0
+
+
+def _summary(one: Listed) -> pb.RegisterSummary:
+    return pb.RegisterSummary(
+        name=one.name,
+        title=one.title,
+        origin=one.origin,
+        vkey=one.vkey,
+        size=one.size,
+        opened_index=one.opened,
+        closed_index=one.closed,
+    )
+
+
+def _accepted(entry: bytes) -> datetime:
+    return datetime.fromisoformat(parse_entry(entry).acceptance.accepted_at)
+
+
+def _moment(time: Timestamp) -> datetime:
+    """Return the time asked for, microseconds cut off."""
+    try:
+        return datetime.fromtimestamp(time.seconds, UTC).replace(microsecond=time.nanos // 1000)
+    except (ValueError, OverflowError, OSError):
+        raise _invalid("time", "not a time of the years 1 to 9999") from None
+
+
+def _end(first: int, count: int, size: int, latest: int) -> int:
+    """Return the end of a run of entries in a tree of `size`, of which at most `latest` are published."""
+    end = first + count
+    check_size(end, latest)
+    if end > size:
+        raise _invalid("count", f"entries up to {end - 1} are not in a tree of size {size}")
+    return end
+
+
+def _check_kind(kind: int) -> None:
+    if kind not in pb.CheckpointKind.values():
+        raise _invalid("kind", "no such kind of checkpoint")
+
+
+def _invalid(field: str, description: str) -> RejectedError:
+    violation = Violation(Reason.INVALID_FIELD, description, field)
+    return RejectedError(Reason.INVALID_FIELD, f"{field}: {description}", violations=(violation,))
+
+
+def _no_entry(register: str, index: int, latest: int) -> RejectedError:
+    return RejectedError(
+        Reason.RECORD_UNKNOWN,
+        f"{register} has no entry {index}; its latest size is {latest}",
+        detail={"register": register, "index": str(index)},
+    )
+
+
+def _not_yet(text: str) -> RejectedError:
+    return RejectedError(Reason.NOT_YET_AVAILABLE, text)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of `events` is set."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

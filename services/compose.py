@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +14,11 @@ from uuid import uuid4
 
 from ledger import base64, canonical
 from ledger.ed25519 import SecretKey
-from ledger.entries import ANONYMOUS, Signature, pae, submission_body
-from ledger.hashing import leaf_hash
+from ledger.entries import ANONYMOUS, Signature
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
 from ledger.stores.sqlite import SqliteStore
+from services.governing_requests import Request
 from services.ledger_files import (
     DirectoryError,
     LedgerDirectory,
@@ -96,19 +94,6 @@ def register_locally(
         return asyncio.run(register_once(open_ledger, body, records, signatures))
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The first entry of a ledger, to be signed by every governance key that it lists."""
-
-    origin: str
-    record: bytes
-    body: bytes
-
-    def bytes_to_sign(self) -> bytes:
-        """Return the PAE that each governance key signs."""
-        return pae(self.body)
-
-
 def new_key(name: str) -> SignerKey:
     """Draw a key from the system's random source."""
     return SignerKey(name, SecretKey(secrets.token_bytes(32)))
@@ -116,8 +101,8 @@ def new_key(name: str) -> SignerKey:
 
 def prepare_ledger(
     root: Path, origin: str, operator: str, governance: Sequence[bytes], threshold: int
-) -> Opening:
-    """Make a ledger's directory with its own keys, and return the entry that will open it.
+) -> bytes:
+    """Make a ledger's directory with its own keys, and return the record that will open it.
 
     `governance` has the public governance keys. The directory must not exist, or be empty. Nothing but keys
     is in it until `open_ledger`.
@@ -127,7 +112,7 @@ def prepare_ledger(
     log, acknowledger = new_key(f"{origin}/governing"), new_key(f"{origin}/acknowledgements")
     write_key_pair(directory.log_key, log)
     write_key_pair(directory.acknowledgement_key, acknowledger)
-    record = canonical.format(
+    return canonical.format(
         {
             "acknowledgement_key": str(acknowledger.verifier),
             "governance": {"keys": sorted(map(base64.encode, governance)), "threshold": threshold},
@@ -140,10 +125,9 @@ def prepare_ledger(
             "version": 1,
         }
     )
-    return Opening(origin, record, submission_body(f"{origin}/governing", 1, leaf_hash(record)))
 
 
-def open_ledger(root: Path, opening: Opening, signatures: Sequence[Signature]) -> Accepted:
+def open_ledger(root: Path, opening: Request, signatures: Sequence[Signature]) -> Accepted:
     """Write entry 0, signed. Raises RejectedError GOVERNANCE_REFUSED while a listed key has not signed."""
     directory = LedgerDirectory(root)
     fresh = not directory.store.exists()

@@ -39,7 +39,7 @@ class Directory:
 
 
 def directory(ledger: Ledger, published: Published) -> Directory:
-    """Return the registers that the published part of the governing register opens; none before it is signed."""
+    """Return the registers that the published part of the governing register opens; at first none."""
     latest = published.registers()
     fold = ledger.fold
     if GOVERNING not in latest or fold.opened is None:

@@ -6,7 +6,7 @@ Nothing is shown before it is committed and signed. Readers in any thread; one w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint
@@ -51,9 +51,9 @@ class Published:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def changed(self) -> Awaitable[object]:
-        """Return what to await until something is added: from this call on, not only from the await."""
-        return self._changed.wait()
+    def changed(self) -> asyncio.Event:
+        """Return an event that the next `wake` sets. Take it before looking, and nothing is missed."""
+        return self._changed
 
     def unsaved(self) -> dict[str, Sequence[StoredNote]]:
         """Return the notes that no commit has kept yet."""

@@ -51,7 +51,7 @@ class ReceiptBuilder:
         return TlogProof(index, path, checkpoint.note)
 
     def _key_evidence(self, register: str, entry: bytes) -> KeyEvidence | None:
-        """Return the governing entry that authorised the entry's signer, proved at the latest published size."""
+        """Return the governing entry that authorised the signer, at the latest published size."""
         if register == GOVERNING:
             return None
         parsed = parse_entry(entry)
@@ -63,6 +63,8 @@ class ReceiptBuilder:
         if kept is not None:
             return kept
         state = self._ledger.fold.keys[key]
+        if state.authorised >= governing.size:
+            return None  # authorised in this very turn, whose governing checkpoint is not shown yet
         evidence = KeyEvidence(
             self._ledger.reader(GOVERNING).entry(state.authorised),
             self._proof(GOVERNING, state.authorised, governing),

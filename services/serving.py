@@ -110,8 +110,7 @@ async def serve(
             http = _Http(_http_config(app, settings))
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
             sequencing = asyncio.create_task(opened.sequencer.run())
-            while not http.started and not serving.done():
-                await asyncio.sleep(0.005)
+            await _started(http, serving)
             host, _ = split_address(settings.grpc)
             http_host, http_port = http_socket.getsockname()[:2]
             readiness.ready()
@@ -127,6 +126,12 @@ async def serve(
             http.should_exit = True
             await serving
             await sequencing
+
+
+async def _started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """Wait until uvicorn listens: it says so in a flag only."""
+    while not http.started and not serving.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
 
 
 def _http_config(app: Any, settings: ServeSettings) -> uvicorn.Config:

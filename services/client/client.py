@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import grpc.aio
@@ -31,11 +32,13 @@ from ledger.witnessing import Policy
 from services.client.answers import (
     Answer,
     AnswerVerifier,
+    Promised,
     Registered,
     Rejected,
     is_of_another_signer,
 )
 from services.client.errors import CallError
+from services.client.in_flight import as_finished
 from services.client.retrying import call
 from services.client.signing import SignedSubmission, sign_submission
 
@@ -221,27 +224,17 @@ class Client:
         Submissions are taken from the iterable only as fast as they are answered. Where one must come after
         another, submit them one after the other. Raises VerificationError, which ends the rest.
         """
-        waiting = iter(submissions)
-        under_way: set[asyncio.Task[Delivery]] = set()
 
         async def deliver(submission: SignedSubmission) -> Delivery:
             try:
-                return Delivery(submission, await self.submit(submission, wait_for=wait_for, timeout=timeout))
+                answer = await self.submit(submission, wait_for=wait_for, timeout=timeout)
             except CallError as error:
                 return Delivery(submission, error)
+            return Delivery(submission, answer)
 
-        try:
-            while True:
-                while len(under_way) < in_flight and (following := next(waiting, None)) is not None:
-                    under_way.add(asyncio.create_task(deliver(following)))
-                if not under_way:
-                    return
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in under_way:
-                task.cancel()
+        jobs = (partial(deliver, submission) for submission in submissions)
+        async for delivery in as_finished(jobs, in_flight):
+            yield delivery
 
     async def receipt(
         self,
@@ -262,6 +255,7 @@ class Client:
     ) -> Answer:
         if answer.state == submission_pb2.STATE_REJECTED:
             return await self._rejected(submission, answer, deadline)
+        verified: Registered | Promised
         try:
             verified = self._verifier.verify(submission, answer)
         except VerificationError as error:
@@ -274,7 +268,7 @@ class Client:
 
     async def _first_signed(
         self, submission: SignedSubmission, answer: submission_pb2.Acknowledgement, deadline: float
-    ) -> Answer:
+    ) -> Registered | Promised:
         """Verify an answer whose entries carry the signature under which the submission came first."""
         _, first = await self.receipt(answer.first_index, timeout=_left(deadline))
         if first.entry.membership is None:

@@ -228,6 +228,12 @@ def test_other_framing_is_refused(old: str, new: str) -> None:
         Receipt.parse(FULLEST.replace(old.encode(), new.encode()))
 
 
+def test_a_section_that_proves_nothing_is_absent_and_never_empty() -> None:
+    """Were this false, one receipt would have two spellings."""
+    with pytest.raises(MalformedError, match="'consistency' is empty"):
+        Receipt.parse(receipt("anchored-at-the-same-size") + b"consistency 0\n\n")
+
+
 def test_a_partner_alone_is_refused() -> None:
     """Were this false, half a proof could be shown as a whole one."""
     for name in ("not-before", "key-entry", "key-proof", "anchor-entry", "anchor", "entry", "proof"):

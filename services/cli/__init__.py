@@ -1,0 +1,98 @@
+"""The command line, `daybook`: one module for each command, loaded only when that command runs.
+
+A command's module has `run`, a function that typer turns into its options and arguments, or `app`, a
+`typer.Typer` of its own where it has commands below it. So `daybook verify` loads nothing of a server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import typer
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "init": "Make a new ledger: keys, store and governing register.",
+    "serve": "Serve a ledger over gRPC and HTTP from its directory.",
+    "keygen": "Make an Ed25519 key pair.",
+    "govern": "Open registers, authorise and revoke keys: governance.",
+    "policy": "Print the witness policy file that verifiers hold, or say what one means.",
+    "register": "Sign records, register them, verify the answers, keep the receipts.",
+    "verify": "Verify a receipt, offline.",
+    "fsck": "Derive everything in a ledger's directory again, and compare.",
+}
+"""Every command with its one line of help, in the order in which a reader meets them."""
+
+SOFTWARE_FAULT: Final = 70
+"""Exit status of a fault in Daybook itself (EX_SOFTWARE): never to be taken for an integrity failure."""
+
+_INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `daybook` with these arguments, by default the process's own. Ends in SystemExit.
+
+    Status: 0 fine; 1 an integrity failure was found; 2 bad input or usage; 3 could not reach or read.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in available():
+            command(given[0])(args=given[1:], prog_name=f"daybook {given[0]}")
+        else:
+            root()(args=given, prog_name="daybook")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(SOFTWARE_FAULT)
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the commands whose modules are there."""
+    return tuple(name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}") is not None)
+
+
+def command(name: str) -> typer.Typer:
+    """Load one command and return its typer application."""
+    module = importlib.import_module(f"{__name__}.{name}")
+    if hasattr(module, "app"):
+        app: typer.Typer = module.app
+        return app
+    app = plain_typer()
+    app.command(name)(module.run)
+    return app
+
+
+def plain_typer(help_text: str | None = None) -> typer.Typer:
+    """Return a typer application in the style of all commands."""
+    return typer.Typer(
+        help=help_text,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+
+def root() -> typer.Typer:
+    """Return what `daybook` alone shows: the list of commands, without loading any."""
+    app = plain_typer()
+
+    @app.callback()
+    def daybook() -> None:
+        """A tamper-evident ledger for the decisions of ministers.
+
+        Each command explains itself and shows an example: daybook verify --help
+        """
+
+    for name in available():
+        app.command(name, help=COMMANDS[name])(_never_run)
+    return app
+
+
+def _never_run() -> None:
+    raise AssertionError("main runs the command itself")

@@ -1,0 +1,137 @@
+"""`daybook init`: a new ledger."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ledger.notes import SignerKey
+from ledger.values import is_ledger_origin
+from services.cli.reporting import JsonOption, UsageError, expected_failures, report
+from services.compose import new_key, open_ledger, prepare_ledger
+from services.governing_requests import Request, read_signature
+from services.ledger_files import LedgerDirectory, public_path, read_public_key, read_secret_key, write_key_pair
+
+OPERATOR_DECIDES = (
+    "the governance key was made here, so whoever operates this ledger also decides who may write to it; "
+    "for others to decide, give their public keys with --governance and --threshold"
+)
+
+
+def run(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="New directory; must not exist or be empty.")
+    ],
+    origin: Annotated[str, typer.Option(help="The ledger's name for ever, such as ledger.example.gov.uk")] = "",
+    operator: Annotated[str, typer.Option(help="Who operates it, in words.")] = "",
+    governance: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.pub", help="Public governance key; repeat for several.")
+    ] = None,
+    threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign each change.")] = 1,
+    signature: Annotated[
+        list[Path] | None,
+        typer.Option(help="Signature over DIR/opening.request by a governance key held elsewhere."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new ledger: its keys, its store, its governing register with entry 0.
+
+    Entry 0 must be signed by every governance key. A key whose secret file lies beside its FILE.pub signs at
+    once; for keys held elsewhere a request is written to DIR/opening.request, to be signed there with
+    `daybook govern sign`, and init is run again with --signature FILE for each. Examples:
+
+        daybook init ./ledger --origin ledger.example.gov.uk
+
+        daybook init ./ledger --origin ledger.example.gov.uk --governance ico.pub --governance tna.pub
+        --threshold 2
+    """
+    with expected_failures(as_json=as_json):
+        if signature:
+            _finish(directory, signature, as_json=as_json)
+        else:
+            _begin(directory, origin, operator or origin, governance or [], threshold, as_json=as_json)
+
+
+def _begin(
+    root: Path, origin: str, operator: str, governance: list[Path], threshold: int, *, as_json: bool
+) -> None:
+    if not is_ledger_origin(origin):
+        raise UsageError("--origin must be 1 to 80 of a-z, 0-9, '.' and '-', such as ledger.example.gov.uk")
+    if root.exists() and any(root.iterdir()):
+        raise UsageError(f"{root} is not empty: a ledger is never made over something else")
+    publics = [read_public_key(path).public for path in governance]
+    if len(set(publics)) != len(publics) or len(publics) > 8:
+        raise UsageError("1 to 8 governance keys, none twice")
+    if threshold > max(1, len(publics)):
+        raise UsageError(f"--threshold {threshold} of {max(1, len(publics))} governance keys can never be met")
+    existed = root.exists()
+    try:
+        own = None if governance else new_key(f"{origin}/governance")
+        keys = [own.secret.public] if own else publics
+        opening = prepare_ledger(root, origin, operator, keys, threshold)
+        request = Request(f"{origin}/governing", opening)
+        secrets = [own] if own else _secrets_of(governance)
+        if own is not None:
+            write_key_pair(LedgerDirectory(root).governance_key, own)
+        if len(secrets) == max(1, len(governance)):
+            open_ledger(root, request, [request.sign(key.secret) for key in secrets])
+        else:
+            LedgerDirectory(root).opening_request.write_bytes(request.data())
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        if existed:
+            root.mkdir()
+        raise
+    if LedgerDirectory(root).opening_request.exists():
+        _say_pending(root, request, as_json=as_json)
+    else:
+        _say_open(root, request, own_governance=own is not None, as_json=as_json)
+
+
+def _secrets_of(governance: list[Path]) -> list[SignerKey]:
+    """Return the governance keys whose secret file lies beside its FILE.pub."""
+    beside = [path.with_suffix("") for path in governance if path.suffix == ".pub"]
+    return [read_secret_key(path) for path in beside if path.exists()]
+
+
+def _finish(root: Path, signatures: list[Path], *, as_json: bool) -> None:
+    pending = LedgerDirectory(root).opening_request
+    if not pending.exists():
+        raise UsageError(f"{root} waits for no signature: run init without --signature")
+    request = Request.parse(pending.read_bytes())
+    open_ledger(root, request, [read_signature(path.read_bytes(), request) for path in signatures])
+    pending.unlink()
+    _say_open(root, request, own_governance=False, as_json=as_json)
+
+
+def _say_pending(root: Path, request: Request, *, as_json: bool) -> None:
+    path = LedgerDirectory(root).opening_request
+    report(
+        {"open": False, "request": str(path), "submission_id": request.submission_id},
+        [
+            f"Not open yet: {path} waits for the signature of every governance key.",
+            f"Its submission_id is {request.submission_id}: compare it before signing. Each holder runs",
+            f"  daybook govern sign {path.name} --key KEYFILE --out KEYFILE.signature",
+            f"and then, here: daybook init {root} --signature FILE --signature FILE …",
+        ],
+        as_json=as_json,
+    )
+
+
+def _say_open(root: Path, request: Request, *, own_governance: bool, as_json: bool) -> None:
+    origin = request.register_origin.removesuffix("/governing")
+    vkey = read_public_key(public_path(LedgerDirectory(root).log_key))
+    if own_governance:
+        typer.echo(f"daybook: {OPERATOR_DECIDES}", err=True)
+    report(
+        {"open": True, "origin": origin, "ledger_key": str(vkey), "operator_governs": own_governance},
+        [
+            f"Ledger {origin} is open in {root}.",
+            f"Its key, which verifiers hold: {vkey}",
+            f"Next: daybook govern {root} open-register DEPARTMENT/OFFICE --title …; daybook serve {root}",
+        ],
+        as_json=as_json,
+    )

@@ -1,0 +1,96 @@
+"""`daybook serve`: the embedded server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from services.cli.reporting import JsonOption, UsageError, expected_failures
+from services.compose import Embedded, embedded
+from services.ledger_files import LedgerDirectory
+from services.serving import Addresses, Stop, serve
+from services.settings import ServeSettings, serve_settings
+
+NO_WITNESS = (
+    "no witnesses: receipts will say 'not witnessed', and nobody outside would notice if this directory "
+    "were replaced by an older copy of itself"
+)
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The ledger's directory.")],
+    grpc: Annotated[
+        str | None, typer.Option(help="HOST:PORT for gRPC; port 0 takes any. [default: 127.0.0.1:7070]")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(help="HOST:PORT for HTTP; port 0 takes any. [default: 127.0.0.1:7071]")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain, for both.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="PEM issuers of client certificates; gRPC then demands one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve a ledger: gRPC for departments and auditors, HTTP for verifiers and monitors.
+
+    Prints one line when both answer. Stops gracefully at SIGTERM and Ctrl-C: what was accepted is answered.
+    Without TLS only loopback addresses are bound. Example:
+
+        daybook serve ./ledger --grpc 127.0.0.1:7070 --http 127.0.0.1:7071
+    """
+    with expected_failures(as_json=as_json):
+        try:
+            settings = serve_settings(
+                grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
+            )
+        except ValueError as error:
+            raise UsageError(_plainly(error)) from error
+        _configure_logs()
+        with embedded(LedgerDirectory(directory)) as opened:
+            uvloop.run(_serve(opened, settings, as_json))
+
+
+def _plainly(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
+    return str(error)
+
+
+async def _serve(opened: Embedded, settings: ServeSettings, as_json: bool) -> None:
+    stop = Stop()
+    stop.on_signals()
+
+    def ready(addresses: Addresses) -> None:
+        origin = opened.ledger.origin
+        if as_json:
+            line = json.dumps({"ready": True, "origin": origin, "grpc": addresses.grpc, "http": addresses.http})
+        else:
+            line = f"daybook ready origin={origin} grpc={addresses.grpc} http={addresses.http}"
+        typer.echo(f"daybook: {NO_WITNESS}", err=True)
+        typer.echo(line)
+        sys.stdout.flush()
+
+    await serve(opened, settings, ready, stop)
+
+
+def _configure_logs() -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer()
+            if sys.stderr.isatty()
+            else structlog.processors.JSONRenderer(sort_keys=True),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,282 @@
+"""The read-only HTTP endpoint: checkpoints, tiles and entry bundles (specs/tiles.md), and the operator's pages.
+
+Only published sizes are served: a tile is as wide as the latest signed checkpoint implies, or any narrower,
+since a partial tile is a prefix of the full one. One spelling of a path each, everything else is 404; there
+are no redirects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger.admission import posix
+from ledger.entries import parse_entry
+from ledger.errors import LedgerError, MalformedError, RejectedError
+from ledger.ledger import Ledger
+from ledger.tiles import Bundle, Tile, implied_width, parse_path
+from ledger.values import is_register
+from services.directory import Listed, directory
+from services.published import Published
+from services.status import http_status, reason_of
+
+IMMUTABLE: Final = "public, max-age=31536000, immutable"
+"""How tiles are cached: what stands under a tile's path never changes."""
+
+NO_STORE: Final = "no-store"
+"""How everything else is cached: a checkpoint moves on, and what is not there may come."""
+
+WITNESSES: Final = "none configured"
+"""What /readyz says of witnesses: Daybook has none yet, so that no checkpoint is sealed."""
+
+_GZIP_LEVEL: Final = 1
+_OCTETS: Final = "application/octet-stream"
+_CODING: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
+
+
+class Readiness:
+    """Whether this server should be sent calls. Starting, then ready, then draining; never back."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = "starting"
+        """Why not; None while ready."""
+
+    def ready(self) -> None:
+        """Say that the server answers."""
+        self.reason = None
+
+    def draining(self) -> None:
+        """Say that the server is stopping."""
+        self.reason = "draining"
+
+
+def build_app(
+    ledger: Ledger,
+    published: Published,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """Return the HTTP application. `registry` is what /metrics shows; `clock` gives POSIX seconds."""
+    endpoint = _Endpoint(ledger, published, registry, readiness)
+    registry.register(_Registers(ledger, published, clock))
+    app = Starlette(
+        routes=[
+            Route("/logs/{path:path}", endpoint.log, methods=["GET"]),
+            Route("/registers.json", endpoint.registers, methods=["GET"]),
+            Route("/healthz", endpoint.health, methods=["GET"]),
+            Route("/readyz", endpoint.ready, methods=["GET"]),
+            Route("/metrics", endpoint.metrics, methods=["GET"]),
+        ],
+        middleware=[Middleware(_Plain)],
+        exception_handlers={HTTPException: _refused, LedgerError: _failed, Exception: _broken},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoint:
+    def __init__(
+        self, ledger: Ledger, published: Published, registry: CollectorRegistry, readiness: Readiness
+    ) -> None:
+        self._ledger = ledger
+        self._published = published
+        self._registry = registry
+        self._readiness = readiness
+
+    async def log(self, request: Request) -> Response:
+        """Answer for `/logs/<register>/checkpoint` and `/logs/<register>/tile/...`."""
+        register, resource = _split(request)
+        checkpoint = self._published.latest(register)
+        if resource == "checkpoint":
+            return PlainTextResponse(checkpoint.note, headers={"Cache-Control": NO_STORE})
+        try:
+            tile = parse_path(resource)
+        except MalformedError as error:
+            raise HTTPException(404) from error
+        level = tile.level if isinstance(tile, Tile) else 0
+        if tile.width > implied_width(level, tile.index, checkpoint.size):
+            raise HTTPException(404)
+        if isinstance(tile, Tile):
+            return _immutable(self._ledger.reader(register).tile(tile))
+        # Up to 16 MiB to read, and perhaps to compress: not in the event loop.
+        send = self._compressed if _takes_gzip(request) else self._bundle
+        return await asyncio.to_thread(send, register, tile)
+
+    def _bundle(self, register: str, bundle: Bundle) -> Response:
+        response = _immutable(self._ledger.reader(register).bundle(bundle))
+        response.headers["Vary"] = "Accept-Encoding"
+        return response
+
+    def _compressed(self, register: str, bundle: Bundle) -> Response:
+        data = self._ledger.reader(register).bundle(bundle)
+        response = _immutable(gzip.compress(data, _GZIP_LEVEL, mtime=0))
+        response.headers["Vary"] = "Accept-Encoding"
+        response.headers["Content-Encoding"] = "gzip"
+        return response
+
+    async def registers(self, _request: Request) -> Response:
+        """Answer for `/registers.json`: the operator's word (formats.md, section 17)."""
+        found = directory(self._ledger, self._published)
+        content = {
+            "origin": self._ledger.origin,
+            "governing_size": found.governing_size,
+            "registers": [_listed(one) for one in found.registers],
+        }
+        return JSONResponse(content, headers={"Cache-Control": NO_STORE})
+
+    async def health(self, _request: Request) -> Response:
+        """Answer for `/healthz`: the process is alive."""
+        return PlainTextResponse("ok\n", headers={"Cache-Control": NO_STORE})
+
+    async def ready(self, _request: Request) -> Response:
+        """Answer for `/readyz`: 200 while this server should be sent calls, else 503 with the reason."""
+        reason = self._readiness.reason
+        content = {"ready": reason is None, "witnesses": WITNESSES}
+        if reason is not None:
+            content["reason"] = reason
+        return JSONResponse(content, 200 if reason is None else 503, headers={"Cache-Control": NO_STORE})
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer for `/metrics`, in the exposition format that the client prefers."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        data = await asyncio.to_thread(encode, self._registry)
+        return Response(data, headers={"Content-Type": content_type, "Cache-Control": NO_STORE})
+
+
+def _listed(one: Listed) -> dict[str, str | int]:
+    members: dict[str, str | int | None] = {
+        "name": one.name,
+        "title": one.title,
+        "origin": one.origin,
+        "vkey": one.vkey,
+        "size": one.size,
+        "opened_index": one.opened,
+        "closed_index": one.closed,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+class _Registers(Collector):
+    """Gauges of every published register, read when they are asked for."""
+
+    def __init__(self, ledger: Ledger, published: Published, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._published = published
+        self._clock = clock
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the gauges without samples, so that registering reads nothing."""
+        return _gauges()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        sizes, ages = _gauges()
+        now = self._clock()
+        for register, checkpoint in sorted(self._published.registers().items()):
+            sizes.add_metric([register], checkpoint.size)
+            if checkpoint.size:
+                last = self._ledger.reader(register).entry(checkpoint.size - 1)
+                ages.add_metric([register], now - posix(parse_entry(last).acceptance.accepted_at))
+        yield from (sizes, ages)
+
+
+def _gauges() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+    return (
+        GaugeMetricFamily(
+            "daybook_tree_size", "Entries under the latest published checkpoint.", labels=["register"]
+        ),
+        GaugeMetricFamily(
+            "daybook_checkpoint_age_seconds",
+            "Seconds since the last entry under the latest published checkpoint was accepted.",
+            labels=["register"],
+        ),
+    )
+
+
+def _split(request: Request) -> tuple[str, str]:
+    """Return the register and the resource that a path under `/logs/` names. 404 for any other spelling."""
+    path = request.scope["path"]
+    # No name or number here needs an escape: one that has any is a second spelling.
+    if request.scope["raw_path"] != path.encode():
+        raise HTTPException(404)
+    first, _, rest = path.removeprefix("/logs/").partition("/")
+    if not is_register(first):
+        second, _, rest = rest.partition("/")
+        first = f"{first}/{second}"
+        if not is_register(first):
+            raise HTTPException(404)
+    return first, rest
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Tell whether the client accepts gzip (RFC 9110, section 12.5.3)."""
+    weights = {"gzip": 0.0}
+    for header in request.headers.getlist("accept-encoding"):
+        for part in header.split(","):
+            match = _CODING.fullmatch(part)
+            if match is None:
+                continue
+            try:
+                weights[match[1].lower()] = float(match[2] or 1)
+            except ValueError:
+                continue
+    return weights["gzip"] > 0
+
+
+def _immutable(data: bytes) -> Response:
+    return Response(data, headers={"Content-Type": _OCTETS, "Cache-Control": IMMUTABLE})
+
+
+def _text(status: int, text: str, headers: Any = None) -> Response:
+    return PlainTextResponse(f"{text}\n", status, headers={**(headers or {}), "Cache-Control": NO_STORE})
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return _text(error.status_code, error.detail, error.headers)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    """Answer for a ledger error; of what is not the caller's doing, only the reason is shown."""
+    reason = reason_of(error)
+    return _text(http_status(reason), str(error) if isinstance(error, RejectedError) else reason.value)
+
+
+async def _broken(_request: Request, _error: Exception) -> Response:
+    # Made outside of all middleware, so it needs its own header.
+    return _text(500, "INTERNAL", {"Access-Control-Allow-Origin": "*"})
+
+
+class _Plain:
+    """Every reply may be read by any page in a browser, and a reply to HEAD has no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def plain(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Access-Control-Allow-Origin"] = "*"
+            elif scope["method"] == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app(scope, receive, plain)
