@@ -13,6 +13,7 @@ from typing import Final
 
 from ledger.entries import Submission
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
+from ledger.record_rules import refusal
 from ledger.records import Record, check_place, decided_earliest, parse_record
 from ledger.rules import Header, read_header
 
@@ -58,15 +59,16 @@ def admit(submission: Submission) -> Candidate:
 
 
 def rejection(violations: list[Violation]) -> RejectedError:
-    """Return one error for all violations; its reason is that of the first."""
-    first = violations[0]
-    message = f"{first.field}: {first.description}"
-    if len(violations) > 1:
-        message += f" (and {len(violations) - 1} more)"
+    """Return one error for all violations, with the reason of the gravest.
+
+    `detail` has the byte offset or the allowed values of the first, where it has them.
+    """
+    error = refusal(tuple(violations))
+    first = next(violation for violation in violations if violation.reason is error.reason)
     detail = {} if first.offset is None else {"offset": str(first.offset)}
     if first.allowed:
         detail["allowed"] = ",".join(first.allowed)
-    return RejectedError(first.reason, message, violations=tuple(violations), detail=detail)
+    return RejectedError(error.reason, str(error), violations=error.violations, detail=detail)
 
 
 def _violations(error: MalformedError | RejectedError) -> tuple[Violation, ...]:
@@ -81,9 +83,7 @@ def _refuse_repeats(headers: tuple[Header, ...]) -> None:
         first = seen.setdefault((header.record_id, header.version), position)
         if first != position:
             text = f"the same record_id and version as records[{first}]"
-            raise rejection(
-                [Violation(Reason.DUPLICATE_IN_SUBMISSION, text, f"records[{position}].record_id")]
-            )
+            raise rejection([Violation(Reason.DUPLICATE_IN_SUBMISSION, text, f"records[{position}].record_id")])
 
 
 def refuse_future(candidate: Candidate, accepted_at: str) -> None:

@@ -6,6 +6,7 @@ It never receives a withheld value: a draft carries digests only. Nothing is kep
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from daybook.registration.v1 import drafts_pb2
 from daybook.registration.v1 import registration_service_pb2 as pb
@@ -19,6 +20,9 @@ from ledger.records import check_place, parse_record, violations
 from ledger.tree import tree_root
 from ledger.values import is_register
 from services import wire
+
+MAX_VIOLATIONS: Final = 1_000
+"""Violations answered at once, over all records."""
 
 
 def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.PrepareRecordsResponse:
@@ -38,7 +42,7 @@ def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.Prepare
     if sum(map(len, records)) > MAX_SUBMISSION:
         text = f"the records have more than {MAX_SUBMISSION} bytes together"
         found.append(Violation(Reason.SUBMISSION_TOO_LARGE, text, "records"))
-    response.violations.extend(map(wire.field_violation, found))
+    response.violations.extend(map(wire.field_violation, found[:MAX_VIOLATIONS]))
     if not found:
         root = tree_root([leaf_hash(record) for record in records])
         response.root = root

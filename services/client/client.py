@@ -62,6 +62,15 @@ CHANNEL_OPTIONS: Final = (
 )
 """How a channel to a ledger is opened."""
 
+_LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
+
+
+def channel_options(address: str) -> tuple[tuple[str, int], ...]:
+    """Return the options of a channel to ``host:port``: a proxy never stands before this computer itself."""
+    if address.startswith(_LOOPBACK):
+        return (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
+    return CHANNEL_OPTIONS
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerIdentity:
@@ -99,7 +108,7 @@ async def connect(address: str, *, policy: Policy, register: str, key: SecretKey
     Raises CallError when it does not answer, VerificationError when it is not the policy's ledger, and
     MalformedError for a policy that does not name exactly one ledger.
     """
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=channel_options(address)) as channel:
         stub = rpc.RegistrationServiceStub(channel)
         identity = await identify(stub, policy)
         yield Client(stub, policy, identity, register, key)
