@@ -312,6 +312,14 @@ class Turn:
             draft = self._drafts[register] = Draft(self._store, register, self._edges.get(register))
         return draft
 
+    def opened(self) -> list[str]:
+        """Return the registers that this turn's commit will be the first of."""
+        return [
+            register
+            for register, draft in self._drafts.items()
+            if register not in self._edges and draft.grows(opened=register in self._fold.registers)
+        ]
+
     def commit(self, notes: Mapping[str, Sequence[StoredNote]]) -> dict[str, Growth]:
         """Commit the turn, with notes signed since the last one; return what grew, to be signed.
 

@@ -46,8 +46,6 @@ class _Leafy:
             return node_hash(self.node(first, 1), self.node(first + 1, 1))
         else:
             found = self.hashes[first * HASH_SIZE : (first + 1) * HASH_SIZE]
-        if len(found) != HASH_SIZE:
-            raise StoreError("a tile lacks hashes that the size implies")
         return Hash(found)
 
 
@@ -69,7 +67,10 @@ class TileCache:
         self._lock = Lock()
 
     def take(self, store: Store, register: str, size: int, wanted: Iterable[tuple[int, int]]) -> list[_Leafy]:
-        """Return the tiles (level, index) that a tree of `size` leaves implies, in order."""
+        """Return the tiles (level, index) that a tree of `size` leaves implies, in order.
+
+        Raises StoreError where one is not there, or too short.
+        """
         keys = [(register, level, index, implied_width(level, index, size)) for level, index in wanted]
         with self._lock:
             found = {key: tile for key in keys if (tile := self._tiles.get(key)) is not None}
@@ -77,7 +78,10 @@ class TileCache:
         if missing:
             data = store.tiles(register, [(level, index) for _, level, index, _ in missing])
             for key, hashes in zip(missing, data, strict=True):
-                found[key] = _leafy(hashes[: key[3] * HASH_SIZE])
+                _, level, index, width = key
+                if len(hashes) < width * HASH_SIZE:
+                    raise StoreError(f"{register}: tile {level}/{index} lacks hashes that size {size} implies")
+                found[key] = _leafy(hashes[: width * HASH_SIZE])
         with self._lock:
             for key in keys:
                 self._tiles[key] = found[key]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.entries import Message, parse_entry
-from ledger.errors import StoreError
+from ledger.errors import MalformedError, StoreError
 from ledger.hashing import HASH_SIZE, Hash, leaf_hash
 from ledger.rules import Earlier, Header, Registered, read_header, record_key
 from ledger.store import EMPTY_HEAD, Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
@@ -52,12 +52,18 @@ def open_edge(store: Store, register: str, head: Head) -> Edge:
     peaks = compact_range(0, size)
     places = [tile_of(node) for node in peaks]
     tiles = store.tiles(register, [(place.tile_level, place.tile_index) for place in places])
-    hashes = tuple(node_in(data, place.first, place.width) for data, place in zip(tiles, places, strict=True))
-    frontier = Frontier(TreeSize(size), hashes)
+    try:
+        hashes = tuple(
+            node_in(data, place.first, place.width) for data, place in zip(tiles, places, strict=True)
+        )
+        frontier = Frontier(TreeSize(size), hashes)
+        governing_size = _last_governing_size(store, register, size)
+    except MalformedError as error:
+        raise StoreError(f"{register}: the right edge at size {size} is damaged; run fsck: {error}") from error
     if frontier.root() != head.root:
         raise StoreError(f"{register}: the tiles at size {size} do not lead to the stored root; run fsck")
     _verify_last_entries(store, register, size)
-    return Edge(head, frontier, tuple(tails), _last_governing_size(store, register, size))
+    return Edge(head, frontier, tuple(tails), governing_size)
 
 
 def _verify_last_entries(store: Store, register: str, size: int) -> None:

@@ -142,9 +142,7 @@ def judge_records(message: Message, headers: Sequence[Header], registered: Regis
     return None
 
 
-def _judge(
-    header: Header, record: bytes, known: Mapping[int, Earlier]
-) -> tuple[Reason, Earlier | None] | None:
+def _judge(header: Header, record: bytes, known: Mapping[int, Earlier]) -> tuple[Reason, Earlier | None] | None:
     same = known.get(header.version)
     if same is not None:
         identical = same.record == record

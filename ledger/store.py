@@ -64,7 +64,8 @@ class Batch:
 
     `expected` is the head that it replaces, None where the register is new to the store. `entries` stand at
     indices expected.size to head.size - 1. `tiles` replace those of the same coordinates. `notes` may state
-    any size up to the expected one: they were signed after earlier commits.
+    any size up to the expected one: they were signed after earlier commits. A note of a size that is there
+    already is left out: it is the same note.
     """
 
     register: str
@@ -80,8 +81,9 @@ class Batch:
 class Store(Protocol):
     """One writer, any number of readers, in any threads.
 
-    Reads see only committed state. Entries, and the bytes that a tile had at some width, never change; heads
-    only grow. Ids are raw bytes: 32 of a submission_id, 16 of a record_id.
+    Reads see only committed state, and raise StoreError for a register that is not there or what cannot be
+    read. Entries, and the bytes that a tile had at some width, never change; heads only grow. Ids are raw
+    bytes: 32 of a submission_id, 16 of a record_id.
     """
 
     def heads(self) -> Mapping[str, Head]:
@@ -131,9 +133,9 @@ class Store(Protocol):
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all.
 
-        Durable on return. Raises ConflictError if another writer moved a head, StorageFullError where
-        there was no room: nothing was written in either case. After any other StoreError the outcome is
-        unknown: reopen.
+        One batch a register. Durable on return. Raises ConflictError if another writer moved a head,
+        StorageFullError where there was no room: nothing was written in either case. After any other
+        StoreError the outcome is unknown: reopen.
         """
         ...
 

@@ -163,6 +163,22 @@ def decode_entries(data: bytes) -> list[bytes]:
     return entries
 
 
+def decode_one(data: bytes, position: int) -> bytes | None:
+    """Return one entry of a bundle, by its position from 0; None where the bundle has fewer.
+
+    Only lengths are read on the way to it. Raises MalformedError at a length that does not fit.
+    """
+    start, end = 0, len(data)
+    for _ in range(position):
+        start += 2 + (data[start] << 8 | data[start + 1]) if start + 1 < end else 2
+    if start >= end:
+        return None
+    stop = start + 2 + int.from_bytes(data[start : start + 2], "big")
+    if stop > end or start + 2 > end:
+        raise MalformedError(f"bundle: entry {position} does not fit in the bundle", start)
+    return data[start + 2 : stop]
+
+
 def decode_bundle(data: bytes, width: int) -> list[bytes]:
     """Return the `width` entries of a bundle. Raises MalformedError for fewer, more, or a bad length."""
     entries = decode_entries(data)

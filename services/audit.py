@@ -190,6 +190,7 @@ class AuditServicer(AuditServiceServicer):
         latest = self._published.latest(request.register)
         size = check_size(request.size, latest.size)
         end = _end(request.first, request.count, size, latest.size) if request.count else size
+        check_size(request.first, latest.size)
         if request.first > end:
             raise _invalid("first", f"entry {request.first} is not in a tree of size {size}")
         pages = _pages(self._ledger.reader(request.register), request.first, end, size)
@@ -221,7 +222,7 @@ class AuditServicer(AuditServiceServicer):
         while True:
             changed = self._published.changed()
             latest = self._published.latest(register)
-            if latest.size > previous and not self._stopping.is_set():
+            if latest.size > previous:
                 yield pb.WatchCheckpointsResponse(
                     register=register,
                     size=latest.size,

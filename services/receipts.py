@@ -22,7 +22,7 @@ KEPT_KEYS: Final = 1_024
 
 
 class ReceiptBuilder:
-    """Builds the receipts of one ledger. For any thread; about 0.1 ms each, so also for the event loop's."""
+    """Builds the receipts of one ledger. For any thread, the event loop's too: one takes 0.1 to 0.2 ms."""
 
     def __init__(self, ledger: Ledger, published: Published) -> None:
         self._ledger = ledger

@@ -6,23 +6,24 @@ store: it refuses a smaller size, and another root for the same size, whatever t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from ledger.checkpoints import Checkpoint, sign_checkpoint
 from ledger.ed25519 import SecretKey
-from ledger.errors import MalformedError, SplitViewError, StoreError
+from ledger.errors import MalformedError, SplitViewError, StorageFullError, StoreError
 from ledger.notes import SignerKey
 
 _SLOT: Final = 512
 _CHECK: Final = 16
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Mark:
     slot: int
     turn: int
@@ -32,20 +33,22 @@ class _Mark:
 class HighWaterMarks:
     """The largest checkpoint signed for each origin, in a file of fixed slots.
 
-    An origin has two slots of 512 bytes, written in turn, so that a torn write leaves the one before. The
-    slots are reserved when the origin is first seen: a full disk never stands between commit and signature.
+    An origin has two slots of 512 bytes, written in turn, so that a torn write leaves the one before. They
+    are reserved before the origin's first commit: a full disk never stands between commit and signature.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _make_durable(path.parent)
         self._marks: dict[str, _Mark] = {}
         self._slots = 0
+        self._reserved = 0
         self._read()
 
     def _read(self) -> None:
         data = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        self._slots = len(data) // (2 * _SLOT)
-        for slot in range(self._slots):
+        self._reserved = len(data) // (2 * _SLOT)
+        for slot in range(self._reserved):
             for turn in (0, 1):
                 start = (2 * slot + turn) * _SLOT
                 found = _parse_slot(data[start : start + _SLOT])
@@ -53,6 +56,7 @@ class HighWaterMarks:
                     continue
                 number, checkpoint = found
                 held = self._marks.get(checkpoint.origin)
+                self._slots = slot + 1
                 if held is None or number > held.turn:
                     self._marks[checkpoint.origin] = _Mark(slot, number, checkpoint)
 
@@ -60,6 +64,23 @@ class HighWaterMarks:
         """Return the largest checkpoint signed for an origin."""
         mark = self._marks.get(origin)
         return mark.checkpoint if mark else None
+
+    def reserve(self, origins: Iterable[str]) -> None:
+        """Make room for origins that are to be signed for, before anything is committed that must be signed.
+
+        Raises StorageFullError where there is none, StoreError when the file fails otherwise.
+        """
+        wanted = self._slots + sum(1 for origin in origins if origin not in self._marks)
+        if wanted <= self._reserved:
+            return
+        try:
+            os.posix_fallocate(self._file, 0, wanted * 2 * _SLOT)
+            os.fsync(self._file)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageFullError("no room left for the signer's high-water marks") from error
+            raise StoreError(f"the signer's high-water marks: {error}") from error
+        self._reserved = wanted
 
     def raise_to(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raise the marks, durably. Raises SplitViewError, with nothing written, where one would go back."""
@@ -72,29 +93,44 @@ class HighWaterMarks:
                     held.text(),
                     checkpoint.text(),
                 )
+        changed = [checkpoint for checkpoint in checkpoints if self.latest(checkpoint.origin) != checkpoint]
+        if not changed:
+            return
+        self.reserve(checkpoint.origin for checkpoint in changed)
+        marks = list(self._next_marks(changed))
         try:
-            changed = [checkpoint for checkpoint in checkpoints if self._write(checkpoint)]
-            if changed:
-                os.fdatasync(self._file)
+            for mark in marks:
+                place = (2 * mark.slot + mark.turn % 2) * _SLOT
+                os.pwrite(self._file, _format_slot(mark.turn, mark.checkpoint), place)
+            os.fdatasync(self._file)
         except OSError as error:
-            raise StoreError(f"the signer's high-water mark: {error}") from error
+            raise StoreError(f"the signer's high-water marks: {error}") from error
+        # Only what is durable counts: a mark that was not written must be written before it is signed.
+        self._marks |= {mark.checkpoint.origin: mark for mark in marks}
+        self._slots = max(self._slots, *(mark.slot + 1 for mark in marks))
 
-    def _write(self, checkpoint: Checkpoint) -> bool:
-        held = self._marks.get(checkpoint.origin)
-        if held is not None and held.checkpoint == checkpoint:
-            return False
-        if held is None:
-            os.posix_fallocate(self._file, self._slots * 2 * _SLOT, 2 * _SLOT)
-            held = _Mark(self._slots, 0, checkpoint)
-            self._slots += 1
-        turn = held.turn + 1
-        os.pwrite(self._file, _format_slot(turn, checkpoint), (2 * held.slot + turn % 2) * _SLOT)
-        self._marks[checkpoint.origin] = _Mark(held.slot, turn, checkpoint)
-        return True
+    def _next_marks(self, changed: Sequence[Checkpoint]) -> Iterator[_Mark]:
+        free = self._slots
+        for checkpoint in changed:
+            held = self._marks.get(checkpoint.origin)
+            if held is None:
+                yield _Mark(free, 1, checkpoint)
+                free += 1
+            else:
+                yield _Mark(held.slot, held.turn + 1, checkpoint)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _make_durable(folder: Path) -> None:
+    """Make the folder's list of files durable: marks that are gone after a power cut hold nobody back."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _follows(held: Checkpoint, checkpoint: Checkpoint) -> bool:
@@ -126,6 +162,13 @@ class CheckpointSigner:
         self._secret = secret
         self._marks = marks
         self._keys: dict[str, SignerKey] = {}
+
+    def reserve(self, origins: Iterable[str]) -> None:
+        """Make sure that these origins can be signed for, before their heads are committed.
+
+        Raises StorageFullError where there is no room to keep their marks.
+        """
+        self._marks.reserve(origins)
 
     def sign(self, checkpoints: Sequence[Checkpoint]) -> list[bytes]:
         """Return a note for each, after the high-water marks are durable.

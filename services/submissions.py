@@ -143,29 +143,42 @@ class Sequencer:
 
     async def recall(self, register: str, submission_id: str, run: Run) -> Accepted:
         """Answer again for a submission that is known to stand at `run`."""
+        # It may have been committed this very moment, and not be signed yet.
+        changed = self._published.changed()
+        while not self._is_shown(register, run):
+            if self._down:
+                raise _down()
+            await changed.wait()
+            changed = self._published.changed()
         return await asyncio.to_thread(self._recall, register, submission_id, run)
+
+    def _is_shown(self, register: str, run: Run) -> bool:
+        shown = self._published.registers().get(register)
+        return shown is not None and shown.size >= run.first + run.count
 
     async def run(self) -> None:
         """Take turns until drained. Raises whatever makes the outcome of a turn unknown."""
-        while True:
-            if not self._waiting:
-                if self._draining:
-                    break
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            turn = self._take()
-            try:
+        turn: list[_Waiting] = []
+        try:
+            while self._waiting or not self._draining:
+                if not self._waiting:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                    continue
+                turn = self._take()
                 answers = await asyncio.to_thread(self._take_turn, turn)
-            except BaseException:
-                self._down = True
-                for waiting in (*turn, *self._waiting):
-                    _settle(waiting.answer, _down())
-                raise
+                self._published.wake()
+                for waiting, answer in zip(turn, answers, strict=True):
+                    _settle(waiting.answer, answer)
+                turn = []
+            await asyncio.to_thread(self._keep_notes)
+        except BaseException:
+            self._down = True
+            for waiting in (*turn, *self._waiting):
+                _settle(waiting.answer, _down())
+            self._waiting.clear()
             self._published.wake()
-            for waiting, answer in zip(turn, answers, strict=True):
-                _settle(waiting.answer, answer)
-        await asyncio.to_thread(self._keep_notes)
+            raise
 
     def drain(self) -> None:
         """Accept nothing more; `run` returns when everything accepted has been answered."""
@@ -194,11 +207,12 @@ class Sequencer:
             except RejectedError as error:
                 outcomes.append(error)
         try:
+            self._signer.reserve(map(self._ledger.register_origin, turn.opened()))
             growths = turn.commit(self._published.unsaved())
         except StorageFullError as error:
             _log.warning("storage full", waiting=len(waiting))
-            full = RejectedError(Reason.STORAGE_FULL, f"{error}; nothing was written, ask again later")
-            return [full for _ in waiting]
+            text = f"{error}; nothing was written, ask again later"
+            return [RejectedError(Reason.STORAGE_FULL, text) for _ in waiting]
         self._published.saved()
         # Committed, so durable: from here on a crash is repaired by signing the same heads again.
         self._published.add(self._sign({name: growth.head for name, growth in growths.items()}))
@@ -250,7 +264,11 @@ class Sequencer:
         return sign_acknowledgement(acknowledgement, self._acknowledger)
 
     def _keep_notes(self) -> None:
-        self._ledger.turn().commit(self._published.unsaved())
+        try:
+            self._ledger.turn().commit(self._published.unsaved())
+        except StorageFullError:
+            _log.warning("storage full: the last notes will be signed again at the next start")
+            return
         self._published.saved()
 
 

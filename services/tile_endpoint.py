@@ -85,7 +85,7 @@ def build_app(
             Route("/readyz", endpoint.ready, methods=["GET"]),
             Route("/metrics", endpoint.metrics, methods=["GET"]),
         ],
-        middleware=[Middleware(_Plain)],
+        middleware=[Middleware(_Open)],
         exception_handlers={HTTPException: _refused, LedgerError: _failed, Exception: _broken},
     )
     app.router.redirect_slashes = False
@@ -265,18 +265,16 @@ async def _broken(_request: Request, _error: Exception) -> Response:
     return _text(500, "INTERNAL", {"Access-Control-Allow-Origin": "*"})
 
 
-class _Plain:
-    """Every reply may be read by any page in a browser, and a reply to HEAD has no body."""
+class _Open:
+    """Every reply, errors too, may be read by any page in a browser."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def plain(message: Message) -> None:
+        async def opened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Access-Control-Allow-Origin"] = "*"
-            elif scope["method"] == "HEAD":
-                message = {**message, "body": b""}
             await send(message)
 
-        await self._app(scope, receive, plain)
+        await self._app(scope, receive, opened)

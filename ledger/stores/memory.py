@@ -30,6 +30,12 @@ class MemoryStore:
         self._registers: dict[str, _Held] = {}
         self._lock = threading.Lock()
 
+    def _held(self, register: str) -> _Held:
+        held = self._registers.get(register)
+        if held is None:
+            raise StoreError(f"the store has no register {register!r}")
+        return held
+
     def heads(self) -> Mapping[str, Head]:
         """Return every register's head, by name."""
         with self._lock:
@@ -38,24 +44,24 @@ class MemoryStore:
     def entries(self, register: str, begin: int, end: int) -> list[bytes]:
         """Return the entries [begin, end), fewer where the register ends earlier."""
         with self._lock:
-            return self._registers[register].entries[begin:end]
+            return self._held(register).entries[begin:end]
 
     def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
         with self._lock:
-            tiles = self._registers[register].tiles
+            tiles = self._held(register).tiles
             return [tiles.get(coordinates, b"") for coordinates in wanted]
 
     def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
         """Return where those of the submissions stand that the register holds."""
         with self._lock:
-            held = self._registers[register].submissions
+            held = self._held(register).submissions
             return {key: held[key] for key in ids if key in held}
 
     def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
         """Return every version that the register holds of these records, in any order."""
         with self._lock:
-            held = self._registers[register].records
+            held = self._held(register).records
             return [
                 RecordAt(key, version, index)
                 for key in dict.fromkeys(record_ids)
@@ -65,33 +71,33 @@ class MemoryStore:
     def note(self, register: str, at_most: int) -> StoredNote | None:
         """Return the checkpoint note of the largest size that is `at_most`, if there is one."""
         with self._lock:
-            held = self._registers[register].notes
+            held = self._held(register).notes
             size = max((size for size in held if size <= at_most), default=None)
             return None if size is None else StoredNote(size, held[size])
 
     def notes(self, register: str, begin: int, end: int) -> Iterator[StoredNote]:
         """Yield the notes of sizes begin to end - 1, by size."""
         with self._lock:
-            held = self._registers[register].notes
+            held = self._held(register).notes
             found = [StoredNote(size, held[size]) for size in sorted(held) if begin <= size < end]
         yield from found
 
     def all_tiles(self, register: str) -> Iterator[StoredTile]:
         """Yield every tile of a register, by level and index."""
         with self._lock:
-            held = sorted(self._registers[register].tiles.items())
+            held = sorted(self._held(register).tiles.items())
         yield from (StoredTile(level, index, data) for (level, index), data in held)
 
     def all_submissions(self, register: str) -> Iterator[tuple[bytes, Run]]:
         """Yield every submission row of a register."""
         with self._lock:
-            held = list(self._registers[register].submissions.items())
+            held = list(self._held(register).submissions.items())
         yield from held
 
     def all_records(self, register: str) -> Iterator[RecordAt]:
         """Yield every record row of a register."""
         with self._lock:
-            held = list(self._registers[register].records)
+            held = list(self._held(register).records)
         yield from self.versions(register, held)
 
     def damage(self) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
 from ledger.hashing import Hash
 from ledger.store import Batch, Head, RecordAt, Run, StoredNote, StoredTile
-from ledger.tiles import decode_entries, encode_bundle
+from ledger.tiles import decode_entries, decode_one, encode_bundle
 
 APPLICATION_ID: Final = 0x64627931  # "dby1"
 PAGE_SIZE: Final = 4096
@@ -26,8 +26,7 @@ _SHIFT: Final = 40  # a register holds fewer than 2**40 entries
 _LEVEL_SHIFT: Final = 33  # and a level fewer than 2**33 tiles
 _IN_LIST: Final = (1, 8, 64, 512)  # few statement texts, so that SQLite keeps them prepared
 
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
+_TABLES: Final = """
 CREATE TABLE register (
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -51,6 +50,11 @@ CREATE TABLE record (
     entry INTEGER NOT NULL,
     PRIMARY KEY (register, record_id, version)
 ) STRICT, WITHOUT ROWID;
+"""
+
+_CREATE: Final = f"""
+BEGIN IMMEDIATE;
+{_TABLES}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
 COMMIT;
@@ -68,31 +72,42 @@ class SqliteStore:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        with _translated():
-            self._writer = self._connect()
-            self._prepare()
-        self._numbers: dict[str, int] = dict(self._rows("SELECT name, number FROM register"))
+        self._closed = False
+        try:
+            with _translated():
+                self._writer = self._connect()
+                self._prepare()
+            self._numbers: dict[str, int] = dict(self._rows("SELECT name, number FROM register"))
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self._path}: the store was closed")
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._open.append(connection)
+        # A damaged name is one that no register has, not a failure to read all the others.
+        connection.text_factory = lambda name: name.decode("utf-8", "backslashreplace")
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        with self._lock:
-            self._open.append(connection)
         return connection
 
     def _prepare(self) -> None:
+        """Make the tables in an empty file; refuse a file that is not ours before anything in it changes."""
         (application,) = self._writer.execute("PRAGMA application_id").fetchone()
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        fresh = (application, version, tables) == (0, 0, 0)
+        if not fresh and (application, version) != (APPLICATION_ID, 1):
+            raise StoreError(f"{self._path}: not a Daybook store of version 1")
         (mode,) = self._writer.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"{self._path}: SQLite does not offer WAL here (journal mode {mode})")
-        if not tables:
-            self._writer.executescript(_SCHEMA)
-        elif (application, version) != (APPLICATION_ID, 1):
-            raise StoreError(f"{self._path}: not a Daybook store of version 1")
+        if fresh:
+            self._writer.executescript(_CREATE)
 
     @property
     def _reader(self) -> sqlite3.Connection:
@@ -120,10 +135,29 @@ class SqliteStore:
 
     def entries(self, register: str, begin: int, end: int) -> list[bytes]:
         """Return the entries [begin, end), fewer where the register ends earlier."""
+        if end == begin + 1:
+            return self._entry(register, begin)
         found: list[bytes] = []
+        position: int | None = None
         for first, entries in self._stretches(register, begin, end):
+            # A stretch that was moved would otherwise be read as if it stood where it ought to.
+            if first != position and (position is not None or first > begin):
+                raise StoreError(f"{register}: the stretch at {first} does not follow the one before it")
             found.extend(entries[max(0, begin - first) : end - first])
+            position = first + len(entries)
         return found
+
+    def _entry(self, register: str, index: int) -> list[bytes]:
+        """Return one entry, if it is there, without taking its whole stretch apart."""
+        base = self._number(register) << _SHIFT
+        statement = "SELECT id, entries FROM stretch WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+        for key, data in self._rows(statement, (base, base + index)):
+            try:
+                entry = decode_one(data, base + index - key)
+            except MalformedError as error:
+                raise StoreError(f"{register}: the stretch at {key - base} is damaged: {error}") from error
+            return [] if entry is None else [entry]
+        return []
 
     def _stretches(self, register: str, begin: int, end: int) -> Iterator[tuple[int, list[bytes]]]:
         base = self._number(register) << _SHIFT
@@ -160,8 +194,9 @@ class SqliteStore:
     def _select(self, statement: str, fixed: tuple[object, ...], keys: Sequence[object]) -> list[Any]:
         """Run `statement` for all keys, in lists of a few fixed lengths, each filled up with its last key."""
         rows: list[Any] = []
-        for start in range(0, len(keys), _IN_LIST[-1]):
-            part = list(dict.fromkeys(keys[start : start + _IN_LIST[-1]]))
+        once = list(dict.fromkeys(keys))
+        for start in range(0, len(once), _IN_LIST[-1]):
+            part = once[start : start + _IN_LIST[-1]]
             length = next(length for length in _IN_LIST if length >= len(part))
             part += part[-1:] * (length - len(part))
             rows += self._rows(f"{statement} ({','.join('?' * length)})", (*fixed, *part))
@@ -270,7 +305,7 @@ class SqliteStore:
             "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id > ? "
             "ORDER BY submission_id LIMIT 1024"
         )
-        last = b""
+        last: object = ""  # text, so before every blob, the empty one too
         while rows := self._rows(statement, (self._number(register), last)):
             yield from ((key, Run(first, count)) for key, first, count in rows)
             last = rows[-1][0]
@@ -281,14 +316,16 @@ class SqliteStore:
             "SELECT record_id, version, entry FROM record "
             "WHERE register = ? AND (record_id, version) > (?, ?) ORDER BY record_id, version LIMIT 1024"
         )
-        last: tuple[object, object] = (b"", -1)
+        last: tuple[object, object] = ("", 0)  # text, so before every blob, the empty one too
         while rows := self._rows(statement, (self._number(register), *last)):
             yield from (RecordAt(key, version, index) for key, version, index in rows)
             last = rows[-1][0], rows[-1][1]
 
     def damage(self) -> list[str]:
-        """Return what SQLite itself finds wrong, and rows that belong to no register."""
+        """Return what SQLite itself finds wrong, changes of the schema, and rows that belong to no register."""
         found = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        # Not only columns: a trigger could undo whatever is written.
+        found += (f"the schema differs: {name}" for name in self._schema_changes())
         for table, number in (
             ("stretch", f"id >> {_SHIFT}"),
             ("tile", f"id >> {_SHIFT}"),
@@ -300,11 +337,29 @@ class SqliteStore:
             ((strays,),) = self._rows(statement)
             if strays:
                 found.append(f"{strays} rows of table {table} belong to no register")
+        ((beyond,),) = self._rows(
+            f"SELECT count(*) FROM stretch JOIN register ON number = id >> {_SHIFT} "  # noqa: S608
+            f"WHERE id - (number << {_SHIFT}) >= size"
+        )
+        if beyond:
+            found.append(f"{beyond} rows of table stretch begin beyond the end of their register")
         return found
+
+    def _schema_changes(self) -> list[str]:
+        """Return the names of what stands in the schema and should not, or otherwise, or the reverse."""
+        statement = "SELECT name, type, tbl_name, sql FROM sqlite_schema"
+        wanted = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            wanted.executescript(_TABLES)
+            expected = set(wanted.execute(statement))
+        finally:
+            wanted.close()
+        return sorted({str(row[0]) for row in expected.symmetric_difference(self._rows(statement))})
 
     def close(self) -> None:
         """Close every connection. The file can be opened again."""
         with self._lock:
+            self._closed = True
             for connection in self._open:
                 connection.close()
             self._open.clear()
@@ -314,6 +369,9 @@ class SqliteStore:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except (OverflowError, UnicodeDecodeError) as error:
+        # A damaged number leads past 64 bits; an error message quotes a damaged schema.
+        raise StoreError(f"SQLite: {error}") from error
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
             raise StorageFullError("no room left on the device that holds the store") from error

@@ -440,6 +440,16 @@ def _request(fields: Mapping[str, Any], way: _Way) -> Request:
     return request
 
 
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}", "MALFORMED") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is not a JSON object", "MALFORMED")
+    return value
+
+
 def _required(signatures: list[Signature]) -> list[Signature]:
     if not signatures:
         raise UsageError(

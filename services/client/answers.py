@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from daybook.submission.v1 import submission_pb2
 
 from ledger.acknowledgements import Acknowledgement, open_acknowledgement
-from ledger.checkpoints import Checkpoint
+from ledger.checkpoints import Checkpoint, open_checkpoint
 from ledger.entries import Acceptance, Submission, form_entries, parse_entry
 from ledger.errors import MalformedError, ProofError, VerificationError
 from ledger.hashing import HASH_SIZE, Hash, leaf_hash
@@ -145,6 +145,8 @@ class AnswerVerifier:
     def __init__(self, policy: Policy, register_origin: str, acknowledgement_key: VerifierKey) -> None:
         self._policy = policy
         self._origin = register_origin
+        self._log = policy.log_keys(register_origin)
+        self._witnesses = tuple(witness.key for witness in policy.witnesses)
         self._key = acknowledgement_key
         self._opened: dict[bytes, _Sequenced] = {}
 
@@ -218,7 +220,7 @@ class AnswerVerifier:
         known = self._opened.get(note)
         if known is not None:
             return known
-        opened = self._policy.open(note, self._origin)
+        opened = open_checkpoint(note, self._origin, self._log, self._witnesses)
         sealed = self._policy.is_sealed(opened)
         result = _Sequenced(opened.checkpoint, sealed, sealed or self._policy.quorum.root is None)
         if len(self._opened) >= _MOST_NOTES:

@@ -48,8 +48,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items of one submission, in order. One that does not `stand_alone` waits for all before it, and all
-    after it wait for it.
+    """Items of one submission, in order.
+
+    A batch that does not stand alone waits for all before it, and all after it wait for it.
     """
 
     items: tuple[Item, ...]

@@ -1,6 +1,6 @@
 """Builds the example client in Go, and generates its protobuf code.
 
-    .venv/bin/python -m tests.interop.goclient_build --generate    write goclient/gen again, after a proto changed
+    .venv/bin/python -m tests.interop.goclient_build --generate    after a proto changed: write goclient/gen
 
 Needs Go 1.21 or later. Modules come from the Go module proxy, at the versions of go.mod and of `PLUGINS`;
 what is built goes into .cache/goclient, so that a second run needs no network.
@@ -9,7 +9,9 @@ what is built goes into .cache/goclient, so that a second run needs no network.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import grpc_tools
 ROOT: Final = Path(__file__).resolve().parents[2]
 CLIENT: Final = Path(__file__).resolve().parent / "goclient"
 GENERATED: Final = CLIENT / "gen"
+SUMS: Final = GENERATED / "SHA256SUMS"
 CACHE: Final = ROOT / ".cache" / "goclient"
 
 MODULE: Final = "daybook.example/goclient"
@@ -38,12 +41,23 @@ PLUGINS: Final[Mapping[str, str]] = {
     "protoc-gen-go-grpc": "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1",
 }
 
-NO_GO: Final = "Go is not installed: install the package golang (1.21 or later), or Go itself from https://go.dev/dl/"
+OLDEST_GO: Final = (1, 21)
+
+NO_GO: Final = (
+    "needs Go 1.21 or later, which is not installed: install the package golang, or Go itself from "
+    "https://go.dev/dl/"
+)
+"""What to say where there is no Go."""
 
 
 def go() -> str | None:
-    """Return the path of the Go command, None where it is not installed."""
-    return shutil.which("go")
+    """Return the path of the Go command, None where it is not installed or too old."""
+    command = shutil.which("go")
+    if command is None:
+        return None
+    said = subprocess.run([command, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
+    version = re.match(r"(?:go|devel go)(\d+)\.(\d+)", said)
+    return command if version and (int(version[1]), int(version[2])) >= OLDEST_GO else None
 
 
 def run_go(*arguments: str, **environment: str) -> None:
@@ -51,8 +65,9 @@ def run_go(*arguments: str, **environment: str) -> None:
     command = go()
     if command is None:
         raise FileNotFoundError(NO_GO)
-    # -mod=readonly: go.mod and go.sum are what was committed, or the build fails.
-    flags = {"GOFLAGS": "-mod=readonly", "GOWORK": "off", **environment}
+    # -mod=readonly: go.mod and go.sum are what was committed, or the build fails. -buildvcs=false: it need
+    # not be a git checkout.
+    flags = {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off", **environment}
     subprocess.run([command, *arguments], cwd=CLIENT, env={**os.environ, **flags}, check=True)
 
 
@@ -95,6 +110,17 @@ def generate(out: Path) -> None:
         ],
         check=True,
     )
+    (out / SUMS.name).write_text("".join(f"{line}\n" for line in sums(out)), encoding="utf-8")
+
+
+def sums(generated: Path = GENERATED) -> list[str]:
+    """Return the lines of `SUMS`: the SHA-256 of each proto and each generated file, by path.
+
+    They tell without Go, and quickly, that a proto or a generated file has changed since `generate`.
+    """
+    files = {f"protos/{proto}": ROOT / "protos" / proto for proto in PROTOS}
+    files |= {f"gen/{path.relative_to(generated)}": path for path in generated.rglob("*.go")}
+    return [f"{hashlib.sha256(files[name].read_bytes()).hexdigest()}  {name}" for name in sorted(files)]
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from ledger.tiles import (
     Tile,
     decode_bundle,
     decode_entries,
+    decode_one,
     encode_bundle,
     implied,
     implied_width,
@@ -294,3 +295,22 @@ def test_the_largest_entry_fits_and_a_larger_one_is_refused() -> None:
         encode_bundle([bytes(MAX_ENTRY_SIZE + 1)])
     assert MAX_BUNDLE_SIZE == 16_777_472
     assert len(encode_bundle([largest] * 256)) == MAX_BUNDLE_SIZE
+
+
+@given(st.lists(st.binary(max_size=300), max_size=12), st.integers(0, 14))
+def test_one_entry_is_the_same_as_that_of_the_whole_bundle(entries: list[bytes], position: int) -> None:
+    """False if reading one entry by its lengths gave another than decoding all."""
+    expected = entries[position] if position < len(entries) else None
+    assert decode_one(encode_bundle(entries), position) == expected
+
+
+@given(st.lists(st.binary(max_size=30), min_size=1, max_size=5), st.integers(1, 10))
+def test_one_entry_of_a_cut_bundle_is_never_another(entries: list[bytes], cut: int) -> None:
+    """False if a bundle that lost its end gave bytes that it does not hold."""
+    data = encode_bundle(entries)[:-cut]
+    for position, entry in enumerate(entries):
+        try:
+            found = decode_one(data, position)
+        except MalformedError:
+            continue
+        assert found in (None, entry)

@@ -64,7 +64,7 @@ def test_a_receipt_of_a_governing_entry_has_no_key_sections(held: LedgerUnderTes
 
 
 def test_key_sections_follow_the_governing_register(held: LedgerUnderTest) -> None:
-    """If false, a kept key section could be shown at a size that is no longer the latest, or for another key."""
+    """If false, a kept key section could be shown at an older size, or for another key."""
     other = SecretKey(b"\x09" * 32)
     held.fill(2)
     build = builder(held)

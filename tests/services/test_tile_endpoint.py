@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +56,9 @@ class Site:
     ) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://daybook.test") as client:
-            return await client.request(method, path, headers={"Accept-Encoding": "identity", **(headers or {})})
+            return await client.request(
+                method, path, headers={"Accept-Encoding": "identity", **(headers or {})}
+            )
 
     async def get(self, path: str) -> bytes:
         reply = await self.call(path)
@@ -310,9 +313,7 @@ async def test_entry_bundles_are_compressed_for_who_accepts_it(
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(site.app), base_url="http://daybook.test"
     ) as client:
-        request = client.build_request(
-            "GET", f"{LOG}/tile/entries/000", headers={"Accept-Encoding": accepted}
-        )
+        request = client.build_request("GET", f"{LOG}/tile/entries/000", headers={"Accept-Encoding": accepted})
         reply = await client.send(request, stream=True)
         data = b"".join([chunk async for chunk in reply.aiter_raw()])
     assert reply.headers.get("content-encoding") == coding
@@ -405,16 +406,19 @@ async def test_metrics_show_every_register(site: Site) -> None:
     assert 'daybook_tree_size{register="governing"} 3.0' in reply.text
 
 
-async def test_a_damaged_store_is_never_not_found(site: Site) -> None:
+async def test_a_damaged_store_is_never_not_found(tmp_path: Path) -> None:
     """If false, a client would believe that a published tile had never been there."""
-    site.held.fill(5)
-    site.held.ledger.store.close()
-    missing = MemoryStore()
-    site.held.ledger._store = missing  # a store that has lost everything
-    missing.commit([])
-    missing._registers[REGISTER] = type(site.held.published._store)._registers_of  # type: ignore
-    reply = await site.call(f"{LOG}/tile/0/000.p/5")
-    assert reply.status_code == 503
+    held = open_ledger(SqliteStore(tmp_path / "store"), tmp_path / "marks")
+    held.fill(5)
+    with sqlite3.connect(tmp_path / "store") as database:
+        database.execute("DELETE FROM tile")
+        database.execute("DELETE FROM stretch")
+    database.close()
+    for place in ("tile/0/000.p/5", "tile/entries/000.p/5"):
+        reply = await Site(held).call(f"{LOG}/{place}")
+        assert (reply.status_code, reply.text) == (503, "BACKEND_DOWN\n")
+        assert reply.headers["cache-control"] == "no-store"
+        assert reply.headers["access-control-allow-origin"] == "*"
 
 
 @asynccontextmanager

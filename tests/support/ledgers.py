@@ -133,10 +133,14 @@ class LedgerUnderTest:
 
     def govern(self, record_type: str, *also: SecretKey, **members: Any) -> int:
         """Register a governing record, signed by the governance key and `also`; return its index."""
+        (run,) = self.turn([self.govern_submission(record_type, *also, **members)])
+        return run.first
+
+    def govern_submission(self, record_type: str, *also: SecretKey, **members: Any) -> Submission:
+        """Return a governing record, signed by the governance key and `also`."""
         record = governing_record(self._governed, record_type, **members)
         self._governed += 1
-        (run,) = self.turn([submission(GOVERNING, [record], [GOVERNANCE_KEY, *also])])
-        return run.first
+        return submission(GOVERNING, [record], [GOVERNANCE_KEY, *also])
 
     def open_register(self, name: str, title: str = "The Secretary of State") -> int:
         """Open a register; return the index of its entry."""

@@ -63,6 +63,9 @@ func writeProof(index uint64, path []hash, note []byte) []byte {
 	return out.Bytes()
 }
 
+// errUnsealed says that a checkpoint does not satisfy the policy, or not yet.
+var errUnsealed = errors.New("too few witnesses of your policy have cosigned the checkpoint")
+
 // provedEntry is an entry whose place in a register is proved under the policy.
 type provedEntry struct {
 	entry
@@ -95,7 +98,7 @@ func (p *policy) verifyProof(data, proof []byte, registerOrigin string) (provedE
 		return provedEntry{}, err
 	}
 	if !sealed {
-		return provedEntry{}, errors.New("proof: too few witnesses have cosigned the checkpoint")
+		return provedEntry{}, fmt.Errorf("proof: %w", errUnsealed)
 	}
 	root, err := rootFromPath(index, opened.size, leafHash(data), path)
 	if err != nil {

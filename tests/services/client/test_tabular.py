@@ -238,9 +238,7 @@ def test_utf_16_is_refused_by_name(path: Path) -> None:
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path, suffix: str) -> None:
     """False if a file saved by a spreadsheet is refused, or the mark becomes part of the first name."""
     path = tmp_path / f"decisions{suffix}"
-    content = (
-        f"record_id,title\n{ID},T\n" if suffix == ".csv" else json.dumps({"record_id": ID, "title": "T"})
-    )
+    content = f"record_id,title\n{ID},T\n" if suffix == ".csv" else json.dumps({"record_id": ID, "title": "T"})
     (data,) = records_of(path, b"\xef\xbb\xbf" + content.encode())
     assert json.loads(data)["title"] == "T"
 

@@ -1,0 +1,1 @@
+"""Benchmarks: what Daybook does, as ratios to a floor measured in the same run. `make bench`."""

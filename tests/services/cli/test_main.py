@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from services.cli import COMMANDS, available
+from tests.support.command import run
+from tests.support.server import daybook, environment
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    """False if a newcomer had to look elsewhere for how a command is used."""
+    assert f"daybook {name}" in run(name, "--help").stdout.replace("\n", " ")
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    """False if `daybook --help` waited for gRPC and the rest to load."""
+    program = """
+import sys
+from services.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0, end.code
+loaded = [name for name in sys.modules if name.startswith("services.cli.") or name.split(".")[0] == "grpc"]
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), check=True, capture_output=True, text=True
+    )
+    for name in available():
+        assert name in done.stdout
+
+
+def test_what_is_no_command_is_bad_usage() -> None:
+    """False if a typing mistake ended as anything but status 2."""
+    daybook("verfiy", status=2)
+    daybook("verify", "--no-such-option", status=2)
+
+
+def test_every_command_that_is_listed_is_there() -> None:
+    """False if the table named a command whose module is missing."""
+    assert set(available()) == set(COMMANDS)

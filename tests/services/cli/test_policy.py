@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from ledger.notes import VerifierKey
+from ledger.witnessing import Policy
+from services.ledger_files import LedgerDirectory, public_path
+from tests.support.answering import ORIGIN, AnsweringLedger
+from tests.support.command import run, run_json
+from tests.support.records import LEDGER_ORIGIN, REGISTER
+from tests.support.vectors import VECTORS
+
+
+def directory(tmp_path: Path) -> Path:
+    path = public_path(LedgerDirectory(tmp_path).log_key)
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{AnsweringLedger().log.verifier}\n")
+    return tmp_path
+
+
+def test_the_file_from_a_directory_names_the_ledger_and_no_witness(tmp_path: Path) -> None:
+    """False if what is printed were not a policy under which the ledger's notes verify."""
+    policy = Policy.parse(run("policy", directory(tmp_path)).stdout.encode())
+    assert policy == AnsweringLedger().policy()
+    assert policy.ledger_origins == (LEDGER_ORIGIN,)
+
+
+def test_for_one_register_it_names_that_registers_own_key(tmp_path: Path) -> None:
+    """False if other C2SP tools, which know nothing of governing keys, could not use the file."""
+    policy = Policy.parse(run("policy", directory(tmp_path), "--register", REGISTER).stdout.encode())
+    (log,) = policy.logs
+    assert log.key == VerifierKey.parse(str(AnsweringLedger().log.verifier.renamed(ORIGIN)))
+
+
+def test_show_says_what_is_trusted_with_the_fingerprint() -> None:
+    """False if two people could not compare what they trust."""
+    policy = Policy.parse((VECTORS / "policy").read_bytes())
+    text = run("policy", "show", VECTORS / "policy").stdout
+    assert policy.fingerprint in text
+    assert "2 of one, two, three" in text
+    told = run_json("policy", "show", VECTORS / "policy")
+    assert told["fingerprint"] == policy.fingerprint
+    assert told["quorum"] == "majority"
+
+
+def test_mistakes_have_the_status_of_mistakes(tmp_path: Path) -> None:
+    """False if a script could not tell a wrong call from a ledger that is away."""
+    run("policy", "show", status=2)
+    run("policy", "show", VECTORS / "keys.json", status=2)
+    run("policy", tmp_path, status=3)
+    run("policy", directory(tmp_path), "--register", "Not A Register", status=2)
+    error = run_json("policy", "http://127.0.0.1:1", status=3)["error"]
+    assert error["reason"] == "UNREACHABLE"

@@ -1,0 +1,102 @@
+"""A ledger in which everything has happened once: the smallest store that has every kind of row and entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ledger import base64, canonical
+from ledger.admission import instant
+from ledger.checkpoints import Checkpoint
+from ledger.ed25519 import SecretKey
+from ledger.entries import Acceptance, accept
+from ledger.governing import GOVERNING
+from ledger.ledger import Appended, Rejected, Turn
+from ledger.own_records import checkpoint_anchored
+from ledger.store import Store
+from services.published import SignedCheckpoint
+from tests.support.ledgers import (
+    DEPARTMENT,
+    DEPARTMENT_KEY,
+    EPOCH,
+    REGISTER,
+    LedgerUnderTest,
+    decision,
+    open_ledger,
+    record_id,
+    submission,
+)
+from tests.support.records import correction, period_return, withdrawal
+
+SECOND: Final = f"{DEPARTMENT}/permanent-secretary"
+ACCESS: Final = "access"
+SECOND_KEY: Final = SecretKey(b"\x05" * 32)
+
+
+def tell(store: Store, marks: Path) -> LedgerUnderTest:
+    """Fill an empty store: four registers, every way in which an entry comes about, all notes kept."""
+    held = open_ledger(store, marks)
+    held.open_register(SECOND)
+    held.open_register(ACCESS)
+    held.authorise(SECOND_KEY)
+    held.add(range(70))
+    held.add([70])
+    revise(held)
+    held.add(range(5), SECOND, SECOND_KEY)
+    anchor(held, REGISTER)
+    lose_race(held)
+    key = base64.encode(SECOND_KEY.public)
+    held.govern("key.revoked/1", department=DEPARTMENT, key=key, reason="compromised")
+    held.govern("register.closed/1", name=SECOND, size=5, reason="The office was abolished.")
+    held.add([71, 72])
+    keep_notes(held)
+    return held
+
+
+def revise(held: LedgerUnderTest) -> None:
+    """Register a correction, a withdrawal and a return."""
+    corrected = canonical.format(correction(decision(3)))
+    withdrawn = canonical.format(withdrawal(decision(4)))
+    filed = canonical.format(period_return(register=REGISTER, record_id=record_id(1_000)))
+    held.turn([submission(REGISTER, [corrected, withdrawn], [DEPARTMENT_KEY])])
+    held.turn([submission(REGISTER, [filed], [DEPARTMENT_KEY])])
+
+
+def anchor(held: LedgerUnderTest, register: str) -> None:
+    """Anchor a register's latest checkpoint in the governing register."""
+    turn = held.ledger.turn()
+    record = checkpoint_anchored(held.published.latest(register).note)
+    outcome = turn.append_ledger_written(GOVERNING, record, instant(EPOCH + held.turns))
+    assert isinstance(outcome, Appended)
+    commit(held, turn)
+
+
+def lose_race(held: LedgerUnderTest) -> None:
+    """Replay a message that another replica accepted, of a version that is taken here."""
+    taken = canonical.format(correction(decision(3), reason="Another reason."))
+    lost = submission(REGISTER, [taken], [DEPARTMENT_KEY])
+    turn = held.ledger.turn()
+    size = held.ledger.fold.signed_size
+    outcome = turn.replay(accept(lost, Acceptance(instant(EPOCH + held.turns), "anonymous", size)))
+    assert isinstance(outcome, Rejected)
+    commit(held, turn)
+
+
+def commit(held: LedgerUnderTest, turn: Turn) -> None:
+    """Commit a turn that was made by hand, and sign what grew."""
+    held.turns += 1
+    growths = turn.commit(held.published.unsaved())
+    held.published.saved()
+    checkpoints = [
+        Checkpoint(held.ledger.register_origin(name), growth.head.size, growth.head.root)
+        for name, growth in growths.items()
+    ]
+    notes = held.signer.sign(checkpoints)
+    signed = map(SignedCheckpoint, checkpoints, notes)
+    held.published.add(dict(zip(growths, signed, strict=True)))
+
+
+def keep_notes(held: LedgerUnderTest) -> None:
+    """Commit the notes that were signed last, as a drained server does."""
+    held.ledger.turn().commit(held.published.unsaved())
+    held.published.saved()

@@ -1,0 +1,121 @@
+"""A real `daybook serve` whose end is what a test is about: killed, stopped, or refusing to start.
+
+`tests.support.server` serves while a test's body runs; here the way in and the way out are told apart.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DAYBOOK: Final = str(Path(sys.executable).with_name("daybook"))
+"""The command that is installed beside this Python."""
+
+ANY_PORT: Final = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
+"""Options for any two free ports."""
+
+_READY: Final = re.compile(r"daybook ready origin=(\S+) grpc=(\S+) http=(\S+)\n")
+
+
+class NotServingError(Exception):
+    """The server ended before it was ready: `status` is its exit status, `errors` what it said."""
+
+    def __init__(self, status: int, errors: str) -> None:
+        super().__init__(f"daybook serve ended with status {status}: {errors}")
+        self.status = status
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server. `grpc` and `http` are HOST:PORT; its stderr goes to the file `log`."""
+
+    process: subprocess.Popen[str]
+    origin: str
+    grpc: str
+    http: str
+    log: Path
+
+    def errors(self) -> str:
+        """Return what it has written to stderr so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, as an operator does, and return at once."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def terminate(self) -> int:
+        """Send SIGTERM, wait, and return the exit status."""
+        self.ask_to_stop()
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it with SIGKILL: nothing of it runs any more on return."""
+        self.process.kill()
+        self.wait()
+
+    def wait(self) -> int:
+        """Wait until it ends, and return its exit status."""
+        return self.process.wait(60)
+
+
+def launch(
+    directory: Path, log: Path, options: Sequence[str] = ANY_PORT, *, within: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start the process and return at once. `within` is a command that runs it, such as nsenter.
+
+    `log` takes its stderr; a file that is there is written on.
+    """
+    with log.open("a", encoding="utf-8") as errors:
+        return subprocess.Popen(
+            [*within, DAYBOOK, "serve", str(directory), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def start(
+    directory: Path, log: Path, options: Sequence[str] = ANY_PORT, *, within: Sequence[str] = ()
+) -> Server:
+    """Start a server and wait for its ready line. Raises NotServingError where it ends instead."""
+    begin = log.stat().st_size if log.exists() else 0
+    process = launch(directory, log, options, within=within)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = _READY.fullmatch(line)
+    if found is None:
+        process.stdout.close()
+        status = process.wait(60)
+        raise NotServingError(status, line + log.read_text(encoding="utf-8")[begin:])
+    origin, grpc, http = found.groups()
+    return Server(process, origin, grpc, http, log)
+
+
+@contextmanager
+def running(
+    directory: Path, log: Path, options: Sequence[str] = ANY_PORT, *, within: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Start a server, and at the end kill it if it still runs."""
+    server = start(directory, log, options, within=within)
+    try:
+        yield server
+    finally:
+        server.kill()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+def assert_fsck_finds_nothing(root: Path, *, within: Sequence[str] = ()) -> None:
+    """Check a whole ledger that nobody serves, with the command."""
+    command = [*within, DAYBOOK, "fsck", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
