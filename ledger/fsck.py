@@ -7,8 +7,9 @@ The work is cut into spans of 4,096 entries, which may be checked in any order a
 `fsck_spans`); what spans the spans (the upper tree, the order of views, the index tables) is put together at
 the end.
 
-One limit: a note that was deleted whole is missed only where it was the register's only one. Nothing else in
-a store says at which sizes the log has signed.
+One limit: a note that was deleted whole is missed only where a register that grew more than once has none.
+Nothing else in a store says at which sizes the log has signed, and the note of the last head is kept only
+with the next commit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 from ledger.checkpoints import Checkpoint
 from ledger.entries import parse_entry, submission_body_of, submission_id
-from ledger.errors import LedgerError, StoreError
+from ledger.errors import LedgerError, MalformedError, StoreError
 from ledger.fsck_spans import SPAN, Ground, Problem, Span, SpanReport, check_span
 from ledger.governing import GOVERNING, Fold, judge_governance
 from ledger.hashing import HASH_SIZE, Hash
@@ -195,10 +196,19 @@ def _check_whole(ground: Ground, register: str, head: Head, reports: Sequence[Sp
         yield Problem(register, "head", "its root is not the one that the entries make")
     yield from _check_tiles(ground.store, register, head, [node for report in reports for node in report.tiles])
     yield from _check_rows(ground, register, head.size, reports)
-    if ground.store.note(register, head.size) is None:
+    if ground.store.note(register, head.size) is None and _grew_twice(ground.store, register, head.size):
         yield Problem(register, "notes", "no checkpoint is kept")
     for stray in ground.store.notes(register, head.size + 1, 1 << 40):
         yield Problem(register, f"note of size {stray.size}", f"the register ends at {head.size}")
+
+
+def _grew_twice(store: Store, register: str, size: int) -> bool:
+    """Tell whether a register grew in more than one turn: what is accepted in one has one `accepted_at`."""
+    ends = [*store.entries(register, 0, 1), *store.entries(register, size - 1, size)] if size else []
+    try:
+        return len({parse_entry(entry).acceptance.accepted_at for entry in ends}) > 1
+    except MalformedError:
+        return False  # named already
 
 
 def _check_joints(register: str, reports: Sequence[SpanReport]) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from ledger.entries import (
     submission_body,
 )
 from ledger.errors import LedgerError, MalformedError, RejectedError, StoreError
-from ledger.governing import GOVERNING, Fold, judge_authority
+from ledger.governing import GOVERNING, Fold, judge_authority, judge_register
 from ledger.hashing import HASH_SIZE, Hash, leaf_hash
 from ledger.notes import VerifierKey
 from ledger.records import ledger_may_write
@@ -239,6 +239,8 @@ class _Walk:
             return  # named already
         if not ledger_may_write(kind, self._span.register):
             self._wrong(f"entry {index}", f"{kind} stands here without a submission")
+        view = entry.acceptance.governing_size
+        self._judge(index, view, lambda: judge_register(self._ground.fold, view, self._span.register))
 
     def _check_submission(self, index: int, first: Entry, count: int) -> int:
         """Check the submission that begins at `index`; return how many entries to go on by."""
@@ -265,14 +267,17 @@ class _Walk:
         return count
 
     def _check_authority(self, index: int, first: Entry, submission: Submission) -> None:
-        if submission.register == GOVERNING:
+        view, key = first.acceptance.governing_size, submission.signatures[0].key
+        self._judge(index, view, lambda: judge_authority(self._ground.fold, view, submission.register, key))
+
+    def _judge(self, index: int, view: int, judge: Callable[[], object]) -> None:
+        if self._span.register == GOVERNING:
             return  # judged entry by entry, in fsck.read_fold
-        view = first.acceptance.governing_size
         if view > self._ground.fold.size:
             self._wrong(f"entry {index}", f"governing_size {view} was never reached")
             return
         try:
-            judge_authority(self._ground.fold, view, submission.register, submission.signatures[0].key)
+            judge()
         except RejectedError as error:
             self._wrong(f"entry {index}", f"not authorised at governing size {view}: {error}")
 

@@ -177,6 +177,26 @@ def judge_authority(state: Fold, governing_size: int, register: str, key: bytes)
     `governing_size` is at most `state.size`. Raises RejectedError: REGISTER_UNKNOWN, REGISTER_CLOSED,
     KEY_UNKNOWN, KEY_REVOKED or KEY_OF_OTHER_DEPARTMENT.
     """
+    held = judge_register(state, governing_size, register)
+    text = base64.encode(key)
+    bound = state.keys.get(key)
+    if bound is None or bound.authorised >= governing_size:
+        raise RejectedError(Reason.KEY_UNKNOWN, f"key {text} was never authorised", detail={"key": text})
+    if bound.revoked is not None and bound.revoked < governing_size:
+        raise RejectedError(Reason.KEY_REVOKED, f"key {text} has been revoked", detail={"key": text})
+    if bound.department != held.department:
+        raise RejectedError(
+            Reason.KEY_OF_OTHER_DEPARTMENT,
+            f"key {text} is bound to {bound.department!r} and cannot write to {register!r}",
+            detail={"key": text, "department": bound.department, "register": register},
+        )
+
+
+def judge_register(state: Fold, governing_size: int, register: str) -> RegisterState:
+    """Return a register that the fold of [0, governing_size) holds open.
+
+    Raises RejectedError REGISTER_UNKNOWN or REGISTER_CLOSED.
+    """
     held = state.registers.get(register)
     if held is None or held.opened >= governing_size:
         raise RejectedError(
@@ -191,18 +211,7 @@ def judge_authority(state: Fold, governing_size: int, register: str, key: bytes)
         raise RejectedError(
             Reason.REGISTER_CLOSED, f"register {register!r} is closed: nothing can be added", detail=detail
         )
-    text = base64.encode(key)
-    bound = state.keys.get(key)
-    if bound is None or bound.authorised >= governing_size:
-        raise RejectedError(Reason.KEY_UNKNOWN, f"key {text} was never authorised", detail={"key": text})
-    if bound.revoked is not None and bound.revoked < governing_size:
-        raise RejectedError(Reason.KEY_REVOKED, f"key {text} has been revoked", detail={"key": text})
-    if bound.department != held.department:
-        raise RejectedError(
-            Reason.KEY_OF_OTHER_DEPARTMENT,
-            f"key {text} is bound to {bound.department!r} and cannot write to {register!r}",
-            detail={"key": text, "department": bound.department, "register": register},
-        )
+    return held
 
 
 def judge_governance(state: Fold, record: Record, signers: Collection[bytes]) -> None:
@@ -223,6 +232,8 @@ def judge_governance(state: Fold, record: Record, signers: Collection[bytes]) ->
         if isinstance(record, LedgerOpened):
             return
         raise RejectedError(Reason.GOVERNANCE_REFUSED, "the first governing entry opens the ledger")
+    if isinstance(record, LedgerOpened):
+        raise RejectedError(Reason.GOVERNANCE_REFUSED, "the ledger is open: only entry 0 opens it")
     valid = len(current.keys.intersection(signers))
     if valid < current.threshold:
         raise RejectedError(

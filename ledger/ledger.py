@@ -10,17 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from ledger.admission import Candidate, refuse_future
+from ledger.admission import Candidate, refuse_future, rejection
 from ledger.entries import Acceptance, Message, Submission, accept, form_ledger_entry, parse_entry
-from ledger.errors import MalformedError, Reason, RejectedError, StoreError
-from ledger.governing import GOVERNING, Fold, fold, judge_authority, judge_governance, judge_novelty
+from ledger.errors import MalformedError, Reason, RejectedError, StoreError, Violation
+from ledger.governing import (
+    GOVERNING,
+    Fold,
+    fold,
+    judge_authority,
+    judge_governance,
+    judge_novelty,
+    judge_register,
+)
 from ledger.hashing import Hash
 from ledger.own_records import submission_rejected
 from ledger.reader import RegisterReader, TileCache
-from ledger.records import Record, check_place, ledger_may_write, parse_record
+from ledger.records import LedgerOpened, Record, check_place, ledger_may_write, parse_record
 from ledger.register import Draft, Edge, open_edge, range_hashes
 from ledger.rules import Header, Refusal, judge_records, read_header
-from ledger.store import Head, Run, Store, StoredNote
+from ledger.store import Batch, Head, Run, Store, StoredNote
 from ledger.tree import Extension
 
 
@@ -98,7 +106,12 @@ class Ledger:
             return cls(store, origin, edges, Fold())
         reader = RegisterReader(store, GOVERNING, TileCache())
         size = edges[GOVERNING].head.size
-        state = fold(parse_entry(entry) for entry in reader.entries(0, size))
+        try:
+            state = fold(parse_entry(entry) for entry in reader.entries(0, size))
+        except (MalformedError, RejectedError) as error:
+            raise StoreError(
+                f"{GOVERNING} holds what cannot have been registered; run fsck: {error}"
+            ) from error
         if state.opened is not None and state.opened.origin != origin:
             raise StoreError(f"the store is of origin {state.opened.origin!r}, not {origin!r}")
         return cls(store, origin, edges, state)
@@ -206,6 +219,14 @@ class Turn:
                 detail={"limit": "1", "count": str(len(candidate.records))},
             )
         (record,) = candidate.records
+        if isinstance(record, LedgerOpened) and record.origin != self._ledger.origin:
+            violation = Violation(
+                Reason.INVALID_FIELD,
+                "is not the origin of this ledger",
+                "records[0].origin",
+                (self._ledger.origin,),
+            )
+            raise rejection([violation])
         judge_novelty(self._fold, record)
         judge_governance(self._fold, record, _signers(candidate.submission))
 
@@ -264,6 +285,14 @@ class Turn:
             index = next(iter(known.values())).index
             assert index is not None  # noqa: S101 - only judge_records makes versions without index
             return Known(Run(index, 1))
+        view = message.acceptance.governing_size
+        if message.register != GOVERNING:
+            if view > self._fold.size:
+                return Waiting(view)
+            try:
+                judge_register(self._fold, view, message.register)
+            except RejectedError as error:
+                return Quarantined(f"key or register: {error}")
         return self._append(draft, message, [header])
 
     def _reject(self, draft: Draft, message: Message, submission: Submission, refusal: Refusal) -> Rejected:
@@ -320,11 +349,8 @@ class Turn:
             if register not in self._edges and draft.grows(opened=register in self._fold.registers)
         ]
 
-    def commit(self, notes: Mapping[str, Sequence[StoredNote]]) -> dict[str, Growth]:
-        """Commit the turn, with notes signed since the last one; return what grew, to be signed.
-
-        Raises what Store.commit raises; the turn is then spent and nothing is shown.
-        """
+    def finish(self, notes: Mapping[str, Sequence[StoredNote]]) -> FinishedTurn:
+        """Hash what was added, to be committed with notes signed since the last turn. Pure computing."""
         growths: dict[str, Growth] = {}
         edges: dict[str, Edge] = {}
         batches = []
@@ -336,11 +362,34 @@ class Turn:
                 batches.append(batch)
                 if batch.head != batch.expected:
                     growths[register] = Growth(register, batch.head, extension)
-        self._store.commit(batches)
+        return FinishedTurn(self._ledger, self._store, tuple(batches), edges, growths, self._fold)
+
+    def commit(self, notes: Mapping[str, Sequence[StoredNote]]) -> Mapping[str, Growth]:
+        """Finish the turn and commit it at once."""
+        return self.finish(notes).commit()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTurn:
+    """A turn that wants only to be written: `commit` is nothing but the store's work."""
+
+    _ledger: Ledger
+    _store: Store
+    _batches: tuple[Batch, ...]
+    _edges: Mapping[str, Edge]
+    growths: Mapping[str, Growth]
+    _fold: Fold
+
+    def commit(self) -> Mapping[str, Growth]:
+        """Commit the turn; return what grew, to be signed.
+
+        Raises what Store.commit raises; the turn is then spent and nothing is shown.
+        """
+        self._store.commit(self._batches)
         # A crash above leaves nothing: whoever waits is not answered, and asks again. A crash below loses
         # nothing: the same submission is then known.
-        self._ledger._committed(edges, self._fold)
-        return growths
+        self._ledger._committed(self._edges, self._fold)
+        return self.growths
 
 
 def _signers(submission: Submission) -> frozenset[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import grpc
 from daybook.registration.v1 import registration_service_pb2 as pb
 from daybook.registration.v1 import registration_service_pb2_grpc as rpc
 from daybook.submission.v1 import submission_pb2
+from structlog.contextvars import get_contextvars
 
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
 from ledger.ledger import Ledger
@@ -18,6 +20,7 @@ from ledger.store import Run
 from ledger.values import is_sha256, is_uuid
 from services import wire
 from services.peers import submitter
+from services.pipelining import pipelined
 from services.preparing import prepare
 from services.published import Published
 from services.receipts import ReceiptBuilder
@@ -26,22 +29,28 @@ from services.status import to_status
 from services.submissions import Submissions
 
 STREAM_WINDOW = 64
-"""Requests of one RegisterStream that are under way at once: more wait in the stream's flow control."""
+"""Requests of one RegisterStream that are under way, or answered and not yet read: more are not taken."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RegistrationServicer(rpc.RegistrationServiceServicer):
-    """Registers submissions and gives out what they were answered with."""
+    """Registers submissions and gives out what they were answered with. Streams end when `stopping` is set."""
 
     def __init__(
-        self, ledger: Ledger, published: Published, submissions: Submissions, receipts: ReceiptBuilder
+        self,
+        ledger: Ledger,
+        published: Published,
+        submissions: Submissions,
+        receipts: ReceiptBuilder,
+        stopping: asyncio.Event,
     ) -> None:
         self._ledger = ledger
         self._published = published
         self._submissions = submissions
         self._receipts = receipts
         self._registrar = Registrar(ledger, submissions)
+        self._stopping = stopping
 
     async def PrepareRecords(
         self, request: pb.PrepareRecordsRequest, context: Context
@@ -65,32 +74,19 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
     ) -> AsyncIterator[pb.RegisterStreamResponse]:
         """Register many submissions, answered by tag in whatever order they are done."""
         by = submitter(context)
-        answers: asyncio.Queue[pb.RegisterStreamResponse | None] = asyncio.Queue()
-        window = asyncio.Semaphore(STREAM_WINDOW)
 
-        async def answer(one: pb.RegisterStreamRequest) -> None:
+        async def answer(one: pb.RegisterStreamRequest) -> pb.RegisterStreamResponse:
             try:
                 acknowledgement = await self._register(one.request, by)
-                await answers.put(pb.RegisterStreamResponse(tag=one.tag, acknowledgement=acknowledgement))
             except LedgerError as error:
-                await answers.put(pb.RegisterStreamResponse(tag=one.tag, error=to_status(error)))
-            finally:
-                window.release()
+                request_id = get_contextvars().get("request_id", "")
+                return pb.RegisterStreamResponse(tag=one.tag, error=to_status(error, request_id))
+            return pb.RegisterStreamResponse(tag=one.tag, acknowledgement=acknowledgement)
 
-        async def take() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                async for one in requests:
-                    await window.acquire()
-                    tasks.create_task(answer(one))
-            await answers.put(None)
-
-        taking = asyncio.create_task(take())
-        try:
-            while (response := await answers.get()) is not None:
+        # Closed at once when the client leaves, not when the garbage is collected.
+        async with aclosing(pipelined(requests, answer, STREAM_WINDOW, self._stopping)) as responses:
+            async for response in responses:
                 yield response
-            await taking
-        finally:
-            taking.cancel()
 
     async def GetSubmission(
         self, request: pb.GetSubmissionRequest, context: Context

@@ -168,7 +168,7 @@ async def _grpc_server(
     server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))], options=_OPTIONS)
     receipts = ReceiptBuilder(opened.ledger, opened.published)
     registration_service_pb2_grpc.add_RegistrationServiceServicer_to_server(
-        RegistrationServicer(opened.ledger, opened.published, opened.sequencer, receipts), server
+        RegistrationServicer(opened.ledger, opened.published, opened.sequencer, receipts, stop.asked), server
     )
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
         AuditServicer(opened.ledger, opened.published, stop.asked), server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,7 +20,7 @@ from ledger.checkpoints import Checkpoint
 from ledger.entries import Acceptance, Submission, parse_entry
 from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError
 from ledger.hashing import Hash
-from ledger.ledger import Appended, Growth, Known, Ledger
+from ledger.ledger import Appended, FinishedTurn, Growth, Known, Ledger
 from ledger.notes import SignerKey
 from ledger.store import Head, Run
 from services.published import Published, SignedCheckpoint
@@ -34,6 +34,12 @@ MAX_TURN_BYTES: Final = 16 * 1024 * 1024
 
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 """Record bytes that may wait; beyond it the ledger says OVERLOADED at once instead of swelling."""
+
+_INLINE_BYTES: Final = 64 * 1024
+"""Record bytes up to which a turn is computed in the event loop: some milliseconds."""
+
+_QUIET_PASSES: Final = 2
+"""Passes of the event loop without a newcomer after which a turn begins."""
 
 _log = structlog.get_logger()
 
@@ -77,6 +83,15 @@ class _Waiting:
     submitter: str
     size: int
     answer: asyncio.Future[Accepted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafted:
+    """A turn that was judged: what came of each submission, in order, and what is to be committed."""
+
+    outcomes: Sequence[Appended | Known | RejectedError]
+    opened: Sequence[str]
+    turn: FinishedTurn
 
 
 class Sequencer:
@@ -165,8 +180,9 @@ class Sequencer:
                     self._arrived.clear()
                     await self._arrived.wait()
                     continue
+                await self._joined()
                 turn = self._take()
-                answers = await asyncio.to_thread(self._take_turn, turn)
+                answers = await self._take_turn(turn)
                 self._published.wake()
                 for waiting, answer in zip(turn, answers, strict=True):
                     _settle(waiting.answer, answer)
@@ -179,6 +195,17 @@ class Sequencer:
             self._waiting.clear()
             self._published.wake()
             raise
+
+    async def _joined(self) -> None:
+        """Let those join who have arrived, but whom the event loop has not come to: no delay, only a pass.
+
+        Without it a busy loop would make many small turns, each with its own sync of the disk.
+        """
+        quiet = 0
+        while quiet < _QUIET_PASSES and len(self._waiting) < MAX_TURN:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._waiting) == before else 0
 
     def drain(self) -> None:
         """Accept nothing more; `run` returns when everything accepted has been answered."""
@@ -195,7 +222,25 @@ class Sequencer:
         self._waiting_bytes -= size
         return turn
 
-    def _take_turn(self, waiting: Sequence[_Waiting]) -> list[Accepted | LedgerError]:
+    async def _take_turn(self, waiting: Sequence[_Waiting]) -> list[Accepted | LedgerError]:
+        """Judge, commit, sign, answer. Only what waits for the disk is sure to be in a thread of its own.
+
+        Small turns are computed in the event loop: in a thread they would fight it for the interpreter at
+        every signature.
+        """
+        small = sum(one.size for one in waiting) <= _INLINE_BYTES
+        drafted = self._draft(waiting) if small else await asyncio.to_thread(self._draft, waiting)
+        try:
+            await asyncio.to_thread(self._commit, drafted)
+        except StorageFullError as error:
+            _log.warning("storage full", waiting=len(waiting))
+            text = f"{error}; nothing was written, ask again later"
+            return [RejectedError(Reason.STORAGE_FULL, text) for _ in waiting]
+        if small:
+            return self._answers(waiting, drafted)
+        return await asyncio.to_thread(self._answers, waiting, drafted)
+
+    def _draft(self, waiting: Sequence[_Waiting]) -> _Drafted:
         turn = self._ledger.turn()
         turn.look_up([one.candidate for one in waiting])
         self._latest = max(self._latest, self._clock())
@@ -206,23 +251,27 @@ class Sequencer:
                 outcomes.append(turn.accept(one.candidate, accepted_at, one.submitter))
             except RejectedError as error:
                 outcomes.append(error)
-        try:
-            self._signer.reserve(map(self._ledger.register_origin, turn.opened()))
-            growths = turn.commit(self._published.unsaved())
-        except StorageFullError as error:
-            _log.warning("storage full", waiting=len(waiting))
-            text = f"{error}; nothing was written, ask again later"
-            return [RejectedError(Reason.STORAGE_FULL, text) for _ in waiting]
+        return _Drafted(outcomes, turn.opened(), turn.finish(self._published.unsaved()))
+
+    def _commit(self, drafted: _Drafted) -> None:
+        growths = drafted.turn.growths
+        if not growths:
+            return
+        self._signer.reserve(map(self._ledger.register_origin, drafted.opened))
+        drafted.turn.commit()
         self._published.saved()
         # Committed, so durable: from here on a crash is repaired by signing the same heads again.
         self._published.add(self._sign({name: growth.head for name, growth in growths.items()}))
+
+    def _answers(self, waiting: Sequence[_Waiting], drafted: _Drafted) -> list[Accepted | LedgerError]:
+        growths = drafted.turn.growths
         return [
             self._answer(one.candidate.submission, outcome, growths)
-            for one, outcome in zip(waiting, outcomes, strict=True)
+            for one, outcome in zip(waiting, drafted.outcomes, strict=True)
         ]
 
     def _answer(
-        self, submission: Submission, outcome: Appended | Known | RejectedError, growths: dict[str, Growth]
+        self, submission: Submission, outcome: Appended | Known | RejectedError, growths: Mapping[str, Growth]
     ) -> Accepted | RejectedError:
         if isinstance(outcome, RejectedError):
             return outcome

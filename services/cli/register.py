@@ -42,7 +42,7 @@ from services.client.batches import (
     is_receipt_of,
     register_batch,
 )
-from services.client.client import Client, connect, only_ledger
+from services.client.client import CONNECT_TIMEOUT, Client, connect, only_ledger
 from services.client.errors import RefusedError
 from services.client.in_flight import as_finished
 from services.client.receipt_folder import ReceiptFolder
@@ -248,7 +248,8 @@ class _Run:
         """Register items; what fails is kept in `failure`, and nothing more is sent after it."""
         if not items:
             return
-        async with connect(server, policy=self.policy, register=register, key=key) as client:
+        within = min(self.timeout, CONNECT_TIMEOUT)
+        async with connect(server, policy=self.policy, register=register, key=key, timeout=within) as client:
             for together in _together(batches(items)):
                 async for outcome in as_finished(self._jobs(client, together), IN_FLIGHT):
                     if isinstance(outcome, BatchError):
@@ -302,13 +303,13 @@ class _Run:
         failure = self.failure
         if failure is None and self.pending:
             failure = UnreachableError(
-                f"{self.pending} records are acknowledged, but not yet under a checkpoint that satisfies the "
+                f"{counted(self.pending)} acknowledged, but not yet under a checkpoint that satisfies the "
                 "policy. Run the same command again later for their receipts",
                 "PENDING",
             )
         if failure is None:
             return
-        done = f"{self.registered + self.before} records were registered, their receipts are kept"
+        done = f"{counted(self.registered + self.before)} registered, with receipts kept"
         raise CommandError(
             Status(failure.status),
             failure.reason,
@@ -333,14 +334,19 @@ class _Run:
 
     def told(self) -> Iterator[str]:
         """Return the counts, for people."""
-        yield f"{self.registered} records registered in {self.origin}; every answer verified."
+        yield f"{counted(self.registered)} registered in {self.origin}, every answer verified."
         if self.before:
-            yield f"{self.before} had been registered before: their receipts were fetched and verified."
+            yield f"{counted(self.before)} had been registered before: receipts fetched and verified."
         if self.skipped:
-            yield f"{self.skipped} passed over: their receipts are here, and verify."
+            yield f"{counted(self.skipped)} passed over: the receipts are here, and verify."
         if self.policy.quorum.root is None:
             yield "Not witnessed: the policy asks for no witness."
         yield f"Receipts: {self.folder.folder}"
+
+
+def counted(number: int) -> str:
+    """Return a number of records in words."""
+    return "1 record" if number == 1 else f"{number} records"
 
 
 def _together(cut: Iterator[Batch]) -> Iterator[list[Batch]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ class Status(IntEnum):
     INTEGRITY_FAILURE = 1
     BAD_INPUT = 2
     UNREACHABLE = 3
+
+
+BROKEN_PIPE = 141
+"""Exit status where whoever reads the output has gone away: that of a shell for SIGPIPE."""
 
 
 class CommandError(Exception):
@@ -91,6 +96,10 @@ def fail(error: Exception, *, as_json: bool) -> NoReturn:
     """End the command with the status of an expected error, told once; anything else is raised again."""
     if isinstance(error, typer.Exit):
         raise error
+    if isinstance(error, BrokenPipeError):
+        # Whoever read has enough. Status 1 would say that the ledger is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
     failure = _failure(error)
     if failure is None:
         raise error
@@ -108,6 +117,7 @@ def report(value: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> 
     else:
         for line in lines:
             typer.echo(line)
+    sys.stdout.flush()
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -169,8 +179,6 @@ def _failure(error: Exception) -> CommandError | None:
     match error:
         case CommandError():
             return error
-        case BrokenPipeError():
-            return None
         case OSError():
             where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             return UnreachableError(where, "UNREADABLE")

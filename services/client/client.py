@@ -102,7 +102,14 @@ def only_ledger(policy: Policy) -> str:
 
 
 @asynccontextmanager
-async def connect(address: str, *, policy: Policy, register: str, key: SecretKey) -> AsyncIterator[Client]:
+async def connect(
+    address: str,
+    *,
+    policy: Policy,
+    register: str,
+    key: SecretKey,
+    timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - sent along as the calls' deadline
+) -> AsyncIterator[Client]:
     """Connect to a ledger at ``host:port`` to write to one register, and prove who it is.
 
     Raises CallError when it does not answer, VerificationError when it is not the policy's ledger, and
@@ -110,7 +117,7 @@ async def connect(address: str, *, policy: Policy, register: str, key: SecretKey
     """
     async with grpc.aio.insecure_channel(address, options=channel_options(address)) as channel:
         stub = rpc.RegistrationServiceStub(channel)
-        identity = await identify(stub, policy)
+        identity = await identify(stub, policy, timeout)
         yield Client(stub, policy, identity, register, key)
 
 

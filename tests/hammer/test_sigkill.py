@@ -83,4 +83,3 @@ async def _ask_again(load: Load, server: Server) -> None:
             assert isinstance(again, Registered)
             assert again.known
             assert (again.first_index, again.entries) == (old.first_index, old.entries)
-            load.journal.answered(again)

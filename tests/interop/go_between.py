@@ -46,7 +46,7 @@ class _GoBetween(grpc.GenericRpcHandler):
                     return call(passed_on, timeout=context.time_remaining())
                 except grpc.RpcError as error:
                     context.set_trailing_metadata(
-                        tuple((each[0], each[1]) for each in error.trailing_metadata())
+                        tuple((each.key, each.value) for each in error.trailing_metadata())
                     )
                     context.abort(error.code(), error.details() or "")
 

@@ -241,7 +241,9 @@ def test_a_register_without_any_note_is_found(copy: Path) -> None:
     with opened(copy) as connection:
         connection.execute("DELETE FROM note")
     found = problems_of(copy)
-    assert [problem.what for problem in found] == ["no checkpoint is kept"] * 4
+    assert [(problem.register, problem.what) for problem in found] == [
+        (register, "no checkpoint is kept") for register in (GOVERNING, REGISTER)
+    ]
 
 
 def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class Load:
         return self.sign([self.next_decision()])
 
     def _batch(self) -> SignedSubmission:
-        return self.sign([self.next_decision() for _ in range(self.draw.randint(2, 40))])
+        return self.sign([self.next_decision() for _ in range(self.draw.randint(2, 12))])
 
     def _correction(self) -> SignedSubmission:
         """Return the next version of one long-lived record."""

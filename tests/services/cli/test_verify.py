@@ -14,8 +14,8 @@ from services.client.answers import Registered
 from services.client.signing import sign_submission
 from tests.support.answering import ORIGIN, AnsweringLedger, key
 from tests.support.command import run, run_json
-from tests.support.server import environment
 from tests.support.records import decision_bytes
+from tests.support.server import environment
 from tests.support.vectors import VECTORS, load
 
 POLICY = VECTORS / "policy"

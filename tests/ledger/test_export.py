@@ -1,0 +1,340 @@
+"""The export file and the rebuild (promise P5): the same event log, the same entries and roots."""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger import notes
+from ledger.entries import open_message
+from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
+from ledger.export import Block, Export, MessageBlock, NoteBlock, export, read_export, rebuild
+from ledger.fsck import Ground, check, check_span, read_fold
+from ledger.governing import GOVERNING
+from ledger.ledger import Appended, Known, Ledger
+from ledger.store import Store
+from ledger.stores.memory import MemoryStore
+from ledger.stores.sqlite import SqliteStore
+from tests.support.ledger_story import tell
+from tests.support.ledgers import ORIGIN, REGISTER, decision, submission, vkey
+from tests.support.story import LEDGER_ORIGIN
+from tests.support.vectors import VECTORS, hashes, load
+
+VECTOR = base64.b64decode((VECTORS / "ledger.export.base64").read_bytes())
+
+
+def exported(store: Store, origin: str = ORIGIN) -> bytes:
+    return b"".join(export(store, origin))
+
+
+def blocks_of(data: bytes) -> list[Block]:
+    return list(read_export(io.BytesIO(data)).blocks)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> MemoryStore:
+    """A store in which everything has happened once."""
+    store = MemoryStore()
+    tell(store, tmp_path_factory.mktemp("told") / "marks")
+    return store
+
+
+@pytest.fixture(scope="module")
+def file(told: MemoryStore) -> bytes:
+    """Its export."""
+    return exported(told)
+
+
+def everything(store: Store) -> dict[str, tuple[object, ...]]:
+    """Return all that a store holds."""
+    return {
+        register: (
+            head,
+            store.entries(register, 0, head.size + 1),
+            list(store.all_tiles(register)),
+            sorted(store.all_submissions(register)),
+            sorted(store.all_records(register), key=lambda at: at.index),
+            list(store.notes(register, 0, 1 << 40)),
+        )
+        for register, head in store.heads().items()
+    }
+
+
+# The vector, made by another implementation.
+
+
+@pytest.mark.parametrize("together", [1, 3, 1_000])
+def test_importing_the_vector_gives_the_roots_of_the_other_implementation(together: int) -> None:
+    """False if another implementation's event log led to another entry or root here."""
+    store = MemoryStore()
+    rebuilt = rebuild(store, read_export(io.BytesIO(VECTOR)), together)
+    assert (rebuilt.messages, rebuilt.notes, rebuilt.quarantined) == (16, 5, ())
+    for register, expected in load("registers.json").items():
+        reader = rebuilt.ledger.reader(register)
+        size = len(expected["entries"])
+        assert [entry.decode() for entry in reader.entries(0, size)] == expected["entries"]
+        assert [reader.root(n) for n in range(size + 1)] == hashes(expected["roots"])
+        assert rebuilt.ledger.heads()[register].size == size
+
+
+def test_exporting_what_was_imported_gives_the_same_bytes() -> None:
+    """False if messages, notes with their cosignatures, or their order were lost on the way."""
+    store = MemoryStore()
+    rebuild(store, read_export(io.BytesIO(VECTOR)))
+    assert exported(store, LEDGER_ORIGIN) == VECTOR
+
+
+def test_a_message_of_the_vector_is_the_other_implementations_message() -> None:
+    """False if a lost race, imported as the ledger's own entry, were another entry than derived there."""
+    derived = {
+        case["rejection_entry"] for case in load("append-rules.json")["story"] if "rejection_entry" in case
+    }
+    values = [block.value.decode("latin-1") for block in blocks_of(VECTOR) if isinstance(block, MessageBlock)]
+    assert all(any(entry in value for value in values) for entry in derived)
+
+
+# Rebuild.
+
+
+@pytest.mark.parametrize("new", [lambda _: MemoryStore(), SqliteStore], ids=["memory", "sqlite"])
+def test_a_rebuilt_store_is_the_store(
+    new: Callable[[Path], Store], told: MemoryStore, file: bytes, tmp_path: Path
+) -> None:
+    """False if a store that was thrown away could not be made again, to the last row and note."""
+    store = new(tmp_path / "store")
+    rebuilt = rebuild(store, read_export(io.BytesIO(file)))
+    assert rebuilt.quarantined == ()
+    assert everything(store) == everything(told)
+    assert rebuilt.ledger.fold == Ledger.open(told, ORIGIN).fold
+    ground = Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING), b"key")
+    report = check(ground, lambda spans: [check_span(ground, span) for span in spans], {}, lambda _: None)
+    assert report.problems == ()
+    assert report.notes == rebuilt.notes
+    assert exported(store) == file
+    store.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_batching_gives_the_same_roots_at_every_signed_size(
+    told: MemoryStore, file: bytes, data: st.DataObject
+) -> None:
+    """False if a root depended on which messages were committed together."""
+    messages = [
+        open_message(block.register, block.value, ORIGIN)
+        for block in blocks_of(file)
+        if isinstance(block, MessageBlock)
+    ]
+    store = MemoryStore()
+    ledger = Ledger.open(store, ORIGIN)
+    while messages:
+        count = data.draw(st.integers(1, len(messages)))
+        turn = ledger.turn()
+        for message in messages[:count]:
+            assert isinstance(turn.replay(message), Appended)
+        turn.commit({})
+        messages = messages[count:]
+    assert store.heads() == told.heads()
+    for register in told.heads():
+        for stored in told.notes(register, 0, 1 << 40):
+            text, _ = notes.split_note(stored.note)
+            root = ledger.reader(register).root(stored.size)
+            assert text.decode().split("\n")[2] == base64.b64encode(root).decode()
+
+
+def test_a_message_that_comes_again_makes_nothing(file: bytes) -> None:
+    """False if redelivery of the whole log appended anything twice."""
+    store = MemoryStore()
+    ledger = rebuild(store, read_export(io.BytesIO(file))).ledger
+    before = everything(store)
+    turn = ledger.turn()
+    for block in blocks_of(file):
+        if isinstance(block, MessageBlock):
+            assert isinstance(turn.replay(open_message(block.register, block.value, ORIGIN)), Known)
+    turn.commit({})
+    assert everything(store) == before
+
+
+def test_a_ledger_goes_on_after_a_rebuild(file: bytes, tmp_path: Path) -> None:
+    """False if what was rebuilt could not be appended to."""
+    from ledger.admission import admit
+    from tests.support.ledgers import DEPARTMENT_KEY
+
+    ledger = rebuild(MemoryStore(), read_export(io.BytesIO(file))).ledger
+    candidate = admit(submission(REGISTER, [decision(500)], [DEPARTMENT_KEY]))
+    turn = ledger.turn()
+    turn.look_up([candidate])
+    outcome = turn.accept(candidate, "2026-07-01T00:00:00.000Z", "anonymous")
+    assert outcome.run.first == 77
+    turn.commit({})
+    assert Ledger.open(ledger.store, ORIGIN).heads() == ledger.heads()
+
+
+def test_notes_of_one_size_become_one_with_all_their_lines() -> None:
+    """False if of two collections of cosignatures over one checkpoint either were lost."""
+    blocks = blocks_of(VECTOR)
+    sealed = blocks[-1]
+    assert isinstance(sealed, NoteBlock)
+    text, (log, second, third) = notes.split_note(sealed.note)
+    parts = sorted(notes.format_note(text, lines) for lines in ([log, second], [log, third]))
+    split = [*blocks[:-1], *(NoteBlock(sealed.register, sealed.size, part) for part in parts)]
+    store = MemoryStore()
+    rebuilt = rebuild(store, Export(LEDGER_ORIGIN, iter(split)))
+    assert rebuilt.notes == 6
+    stored = store.note(sealed.register, sealed.size)
+    assert stored is not None
+    assert set(notes.split_note(stored.note)[1]) == {log, second, third}
+
+
+# What does not hold.
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_flipped_bit_of_an_export_is_told(file: bytes, data: st.DataObject) -> None:
+    """False if an export could be altered in a bit, and be rebuilt without a word."""
+    bit = data.draw(st.integers(0, len(file) * 8 - 1))
+    changed = bytearray(file)
+    changed[bit // 8] ^= 1 << bit % 8
+    try:
+        rebuilt = rebuild(MemoryStore(), read_export(io.BytesIO(changed)))
+    except LedgerError:
+        return
+    assert rebuilt.quarantined
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_an_export_that_was_cut_off_or_goes_on_is_refused(file: bytes, data: st.DataObject) -> None:
+    """False if part of an export were taken for all of it."""
+    length = data.draw(st.integers(0, len(file) - 1))
+    for wrong in (file[:length], file + file[:1]):
+        with pytest.raises(MalformedError):
+            blocks_of(wrong)
+
+
+def whole(blocks: list[Block], end: int | None = None) -> bytes:
+    """Return the file of these blocks."""
+    head = f"daybook.export/1\n{ORIGIN}\n".encode()
+    count = len(blocks) if end is None else end
+    return head + b"".join(block.data() for block in blocks) + b"end %d\n" % count
+
+
+def test_blocks_have_one_order(file: bytes) -> None:
+    """False if one event log could be written as two files."""
+    blocks = blocks_of(file)
+    assert whole(blocks) == file
+    first_note = next(index for index, block in enumerate(blocks) if isinstance(block, NoteBlock))
+    last_governing = next(index for index, block in enumerate(blocks) if block.register != GOVERNING) - 1
+    for left in (last_governing, first_note - 1, first_note, len(blocks) - 2):
+        swapped = [*blocks]
+        swapped[left : left + 2] = swapped[left + 1], swapped[left]
+        with pytest.raises(MalformedError, match="out of order"):
+            blocks_of(whole(swapped))
+    with pytest.raises(MalformedError, match="out of order"):
+        blocks_of(whole([*blocks, blocks[-1]]))
+    for end in (len(blocks) - 1, len(blocks) + 1):
+        with pytest.raises(MalformedError, match="the end says"):
+            blocks_of(whole(blocks, end))
+
+
+BAD_LINES = [
+    b"message governing 01\nx\n",
+    b"message governing 0\n\n",
+    b"message governing +1\nx\n",
+    b"message governing 99999999999\nx\n",
+    b"message governing  1\nx\n",
+    b"message Governing 1\nx\n",
+    b"message  1\nx\n",
+    b"message governing 1\nxx\n",
+    b"letter governing 1\nx\n",
+    b"note governing 1\nx\n",
+    b"message " + b"x" * 600 + b" 1\nx\n",
+    b"message governing\xc2\xa0 1\nx\n",
+    b"end 00\n",
+    b"end\n",
+    b"\n",
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_block_has_one_spelling(line: bytes) -> None:
+    """False if a length or name could be written in two ways, or a reader be made to take anything."""
+    with pytest.raises(MalformedError):
+        blocks_of(f"daybook.export/1\n{ORIGIN}\n".encode() + line + b"end 1\n")
+
+
+@pytest.mark.parametrize("first", [b"", b"daybook.export/2\n", b"daybook.export/1", b"daybook.export/1\r\n"])
+def test_another_file_is_refused_at_its_first_line(first: bytes) -> None:
+    """False if another format were read as this one."""
+    with pytest.raises(MalformedError):
+        read_export(io.BytesIO(first + b"ledger.test\nend 0\n"))
+
+
+def test_a_note_that_the_messages_do_not_lead_to_is_an_integrity_failure(file: bytes) -> None:
+    """False if a rebuild that lost or changed entries could pass for the ledger that was signed."""
+    blocks = blocks_of(file)
+    last = max(
+        index
+        for index, block in enumerate(blocks)
+        if isinstance(block, MessageBlock) and block.register == REGISTER
+    )
+    without = [*blocks[:last], *blocks[last + 1 :]]
+    with pytest.raises(ProofError, match="do not reach"):
+        rebuild(MemoryStore(), read_export(io.BytesIO(whole(without))))
+    other = MemoryStore()
+    again = [block for block in blocks if isinstance(block, MessageBlock)]
+    swapped = [*again]
+    swapped[last - 1 : last + 1] = swapped[last], swapped[last - 1]
+    notes_only = [block for block in blocks if isinstance(block, NoteBlock)]
+    with pytest.raises(ProofError, match="another root"):
+        rebuild(other, read_export(io.BytesIO(whole([*swapped, *notes_only]))))
+
+
+def test_a_note_of_a_stranger_is_an_integrity_failure(file: bytes) -> None:
+    """False if a note that the log has not signed were kept as its own."""
+    blocks = blocks_of(file)
+    last = blocks[-1]
+    assert isinstance(last, NoteBlock)
+    text, (line,) = notes.split_note(last.note)
+    forged = notes.SignatureLine(line.name, line.key_id, bytes([line.signature[0] ^ 1]) + line.signature[1:])
+    wrong = NoteBlock(last.register, last.size, notes.format_note(text, [forged]))
+    with pytest.raises(VerificationError):
+        rebuild(MemoryStore(), Export(ORIGIN, iter([*blocks[:-1], wrong])))
+
+
+def test_a_message_whose_view_is_not_in_the_export_stops_the_rebuild(file: bytes) -> None:
+    """False if entries were judged against less of the governing register than they state."""
+    blocks = blocks_of(file)
+    with pytest.raises(MalformedError, match="does not reach"):
+        rebuild(MemoryStore(), Export(ORIGIN, iter([*blocks[:2], *blocks[9:]])))
+
+
+def test_what_registration_cannot_have_made_is_named(file: bytes) -> None:
+    """False if a message that was tampered with vanished without a word."""
+    blocks = [block for block in blocks_of(file) if isinstance(block, MessageBlock)]
+    last = blocks[-1]
+    wrong = MessageBlock(last.register, last.value.replace(b"Decision", b"Derision"))
+    rebuilt = rebuild(MemoryStore(), Export(ORIGIN, iter([*blocks[:-1], wrong])))
+    (named,) = rebuilt.quarantined
+    assert named.startswith(f"message {len(blocks) - 1} of {last.register}: signature or shape")
+
+
+def test_only_an_empty_store_is_rebuilt(told: MemoryStore, file: bytes) -> None:
+    """False if a rebuild could write into a ledger."""
+    with pytest.raises(StoreError, match="empty"):
+        rebuild(told, read_export(io.BytesIO(file)))
+
+
+def test_a_damaged_store_is_not_exported(told: MemoryStore, tmp_path: Path) -> None:
+    """False if entries that are not one submission after the other were exported as messages."""
+    store = SqliteStore(tmp_path / "store")
+    rebuild(store, read_export(io.BytesIO(exported(told))))
+    store._writer.execute("UPDATE register SET size = size - 1 WHERE name = ?", (REGISTER,))
+    with pytest.raises(StoreError, match="not all there"):
+        exported(store)
+    store.close()
