@@ -14,8 +14,8 @@ from typing import Final
 from ledger.entries import Submission
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.record_rules import refusal
-from ledger.records import Record, check_place, decided_earliest, parse_record
-from ledger.rules import Header, read_header
+from ledger.records import Decision, Record, check_place, decided_earliest, parse_record
+from ledger.rules import Header, header_of
 
 FUTURE_ALLOWANCE: Final = 300
 """Seconds that `decided_at` may lie after `accepted_at`: two clocks never agree."""
@@ -28,13 +28,12 @@ MAX_VIOLATIONS: Final = 64
 class Candidate:
     """A submission whose content rules hold, but for those that need a clock or the governing fold.
 
-    `decided` has, for each record, the earliest second (POSIX) of its `decided_at`, None without one.
+    `headers` is what the append rules read of each record.
     """
 
     submission: Submission
     records: tuple[Record, ...]
     headers: tuple[Header, ...]
-    decided: tuple[int | None, ...]
 
 
 def admit(submission: Submission) -> Candidate:
@@ -53,9 +52,9 @@ def admit(submission: Submission) -> Candidate:
             records.append(record)
     if violations:
         raise rejection(violations[:MAX_VIOLATIONS])
-    headers = tuple(map(read_header, submission.records))
+    headers = tuple(map(header_of, records))
     _refuse_repeats(headers)
-    return Candidate(submission, tuple(records), headers, tuple(map(decided_earliest, records)))
+    return Candidate(submission, tuple(records), headers)
 
 
 def rejection(violations: list[Violation]) -> RejectedError:
@@ -91,14 +90,20 @@ def refuse_future(candidate: Candidate, accepted_at: str) -> None:
 
     Raises RejectedError DECIDED_IN_FUTURE.
     """
-    latest = posix(accepted_at) + FUTURE_ALLOWANCE
-    found = list(_future(candidate, latest))
+    found = list(_future(candidate, accepted_at))
     if found:
         raise rejection(found[:MAX_VIOLATIONS])
 
 
-def _future(candidate: Candidate, latest: int) -> Iterator[Violation]:
-    for position, decided in enumerate(candidate.decided):
+def _future(candidate: Candidate, accepted_at: str) -> Iterator[Violation]:
+    latest = posix(accepted_at) + FUTURE_ALLOWANCE
+    today = accepted_at[:10]
+    for position, record in enumerate(candidate.records):
+        # A date or instant that is not behind today's in text begins no later than now: London's clocks are
+        # never behind UTC. So almost no record needs its seconds worked out.
+        if not isinstance(record, Decision) or record.decided_at[:10] < today:
+            continue
+        decided = decided_earliest(record)
         if decided is not None and decided > latest:
             text = "decided more than 5 minutes after the ledger's clock"
             yield Violation(Reason.DECIDED_IN_FUTURE, text, f"records[{position}].decided_at")

@@ -255,7 +255,7 @@ def _batches(blocks: Iterable[MessageBlock], together: int) -> Iterator[list[Mes
 
 
 def _replay(ledger: Ledger, batch: Iterable[MessageBlock], first: int) -> list[str]:
-    """Replay messages as one turn; return those that were quarantined, `first` being the number of the first."""
+    """Replay messages as one turn, the first being number `first`; return those that were quarantined."""
     quarantined: list[str] = []
     turn = ledger.turn()
     for number, block in enumerate(batch, first):

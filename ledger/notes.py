@@ -138,9 +138,12 @@ class SignerKey:
 
     name: str
     secret: ed25519.SecretKey
+    verifier: VerifierKey = field(init=False, repr=False, compare=False)
+    """The key that verifies this one's signatures over notes (type 0x01)."""
 
     def __post_init__(self) -> None:
-        _check_key_name(self.name)
+        # Worked out once: it is needed at every signature.
+        object.__setattr__(self, "verifier", VerifierKey(self.name, ED25519, self.secret.public))
 
     @classmethod
     def parse(cls, skey: str) -> SignerKey:
@@ -167,11 +170,6 @@ class SignerKey:
         """Return the secret text form, without LF. Keep it as the seed is kept."""
         encoded = base64.encode(bytes([ED25519]) + self.secret.seed)
         return f"PRIVATE+KEY+{self.name}+{self.verifier.key_id:08x}+{encoded}"
-
-    @property
-    def verifier(self) -> VerifierKey:
-        """The key that verifies this one's signatures over notes (type 0x01)."""
-        return VerifierKey(self.name, ED25519, self.secret.public)
 
     @property
     def cosigner(self) -> VerifierKey:

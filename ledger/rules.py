@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
 from ledger.entries import Message
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
+from ledger.records import Record
+from ledger.values import FromOne, is_uuid
 
 GOVERNANCE_REGISTER: Final = "governing"
 _WITHDRAWN: Final = "decision.withdrawn/1"
@@ -33,7 +34,7 @@ class Header(msgspec.Struct, frozen=True):
 
     type: str
     record_id: str
-    version: int
+    version: FromOne
     previous: Previous | None = None
 
 
@@ -44,10 +45,18 @@ def read_header(record: bytes) -> Header:
     """Return the header of a record. Raises MalformedError where registration cannot have let it through."""
     try:
         header = _decode_header(record)
-        UUID(header.record_id)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedError(f"record: no type, record_id and version: {error}") from error
+    if not is_uuid(header.record_id):
+        raise MalformedError(f"record: {header.record_id[:80]!r} is no record_id")
     return header
+
+
+def header_of(record: Record) -> Header:
+    """Return the header of a record that was parsed in full."""
+    followed = getattr(record, "previous", None)
+    previous = Previous(followed.version, followed.sha256) if followed is not None else None
+    return Header(record.type, record.record_id, record.version, previous)
 
 
 def record_key(header: Header) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ledger.notes import SignerKey
 
 _SLOT: Final = 512
 _CHECK: Final = 16
+_SYNC_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,10 @@ class HighWaterMarks:
 
     An origin has two slots of 512 bytes, written in turn, so that a torn write leaves the one before. They
     are reserved before the origin's first commit: a full disk never stands between commit and signature.
+
+    A mark is written before its checkpoint is signed, so no death of the process loses one. It is synced to
+    the disk within a second: after a power cut the marks may be that far behind the store, which is synced
+    at every commit and then holds what was signed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,6 +49,7 @@ class HighWaterMarks:
         self._marks: dict[str, _Mark] = {}
         self._slots = 0
         self._reserved = 0
+        self._synced = time.monotonic()
         self._read()
 
     def _read(self) -> None:
@@ -83,7 +90,7 @@ class HighWaterMarks:
         self._reserved = wanted
 
     def raise_to(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raise the marks, durably. Raises SplitViewError, with nothing written, where one would go back."""
+        """Raise the marks. Raises SplitViewError, with nothing written, where one would go back."""
         for checkpoint in checkpoints:
             held = self.latest(checkpoint.origin)
             if held is not None and not _follows(held, checkpoint):
@@ -102,12 +109,18 @@ class HighWaterMarks:
             for mark in marks:
                 place = (2 * mark.slot + mark.turn % 2) * _SLOT
                 os.pwrite(self._file, _format_slot(mark.turn, mark.checkpoint), place)
-            os.fdatasync(self._file)
+            self._sync_when_due()
         except OSError as error:
             raise StoreError(f"the signer's high-water marks: {error}") from error
-        # Only what is durable counts: a mark that was not written must be written before it is signed.
+        # Only what is written counts: a mark that failed must be written again before it is signed.
         self._marks |= {mark.checkpoint.origin: mark for mark in marks}
         self._slots = max(self._slots, *(mark.slot + 1 for mark in marks))
+
+    def _sync_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._synced >= _SYNC_SECONDS:
+            os.fdatasync(self._file)
+            self._synced = now
 
     def _next_marks(self, changed: Sequence[Checkpoint]) -> Iterator[_Mark]:
         free = self._slots
@@ -120,7 +133,8 @@ class HighWaterMarks:
                 yield _Mark(held.slot, held.turn + 1, checkpoint)
 
     def close(self) -> None:
-        """Close the file."""
+        """Sync and close the file."""
+        os.fdatasync(self._file)
         os.close(self._file)
 
 
@@ -171,7 +185,7 @@ class CheckpointSigner:
         self._marks.reserve(origins)
 
     def sign(self, checkpoints: Sequence[Checkpoint]) -> list[bytes]:
-        """Return a note for each, after the high-water marks are durable.
+        """Return a note for each, after the high-water marks are raised.
 
         Raises SplitViewError for one that goes back or differs, StoreError when a mark cannot be kept. Only
         committed heads may come here.

@@ -24,7 +24,7 @@ STRETCH: Final = 64
 
 _SHIFT: Final = 40  # a register holds fewer than 2**40 entries
 _LEVEL_SHIFT: Final = 33  # and a level fewer than 2**33 tiles
-_IN_LIST: Final = (1, 8, 64, 512)  # few statement texts, so that SQLite keeps them prepared
+_IN_LIST: Final = tuple(1 << power for power in range(10))  # few texts, so that SQLite keeps them prepared
 
 _TABLES: Final = """
 CREATE TABLE register (
@@ -72,6 +72,7 @@ class SqliteStore:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._closed = False
         try:
             with _translated():
@@ -120,6 +121,14 @@ class SqliteStore:
 
     def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         with _translated():
+            # While nobody writes, everybody reads with the writer's connection: any other loses all that it
+            # has cached at every commit.
+            if self._writing.acquire(blocking=False):
+                try:
+                    if not self._writer.in_transaction:  # left so only where a rollback has failed
+                        return self._writer.execute(statement, values).fetchall()
+                finally:
+                    self._writing.release()
             return self._reader.execute(statement, values).fetchall()
 
     def _number(self, register: str) -> int:
@@ -222,7 +231,7 @@ class SqliteStore:
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all."""
-        with _translated():
+        with self._writing, _translated():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 numbers = [self._write(batch) for batch in batches]
