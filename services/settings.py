@@ -1,13 +1,22 @@
-"""Settings of a server: from options first, else from the environment (DAYBOOK_…), else the defaults."""
+"""Settings: from options first, else from the environment (DAYBOOK_…), else the defaults."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledger.errors import LedgerError
+from services.client.channels import Tls
+
+
+class SettingsError(LedgerError):
+    """Settings that cannot be used; the message says which, and what to do."""
 
 
 class ServeSettings(BaseSettings):
@@ -49,9 +58,54 @@ class ServeSettings(BaseSettings):
         return self
 
 
+class ClientSettings(BaseSettings):
+    """Of the commands that connect to a ledger. Every one is given as DAYBOOK_CLIENT_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="DAYBOOK_CLIENT_", frozen=True, extra="forbid")
+
+    tls: bool = False
+    """Connect with TLS, trusting the issuers that this system trusts."""
+
+    tls_ca: Path | None = None
+    """PEM certificates of those who issue the server's certificate; connects with TLS."""
+
+    tls_certificate: Path | None = None
+    """PEM certificate of this client, where the ledger asks who calls; connects with TLS."""
+
+    tls_key: Path | None = None
+    """PEM private key of the certificate."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("DAYBOOK_CLIENT_TLS_CERTIFICATE and DAYBOOK_CLIENT_TLS_KEY go together")
+        return self
+
+
+def client_tls() -> Tls | None:
+    """Return what the environment says of TLS to a ledger; None for none. Raises SettingsError or OSError."""
+    with _told_plainly():
+        settings = ClientSettings()
+    files = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
+    if not settings.tls and not any(files):
+        return None
+    issuers, certificate, key = (path.read_bytes() if path else None for path in files)
+    return Tls(issuers, certificate, key)
+
+
 def serve_settings(**given: Any) -> ServeSettings:
-    """Return the settings, with those of `given` that are not None before all others. Raises ValueError."""
-    return ServeSettings(**{name: value for name, value in given.items() if value is not None})
+    """Return the settings, with those of `given` that are not None before all others. Raises SettingsError."""
+    with _told_plainly():
+        return ServeSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        text = "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
+        raise SettingsError(text) from error
 
 
 def split_address(address: str) -> tuple[str, int]:

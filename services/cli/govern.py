@@ -522,6 +522,7 @@ def _submit(request: Request, signatures: Sequence[Signature], way: _Way) -> Non
 def _submit_to(server: str, request: Request, signatures: Sequence[Signature], way: _Way) -> tuple[int, bool]:
     from services.client.answers import Registered
     from services.client.governance import SERVED_TYPES, govern
+    from services.settings import client_tls
 
     record_type = json.loads(request.record)["type"]
     if record_type not in SERVED_TYPES:
@@ -529,7 +530,7 @@ def _submit_to(server: str, request: Request, signatures: Sequence[Signature], w
             f"{record_type} is not taken over gRPC: stop the server, and give the ledger's directory instead",
             "NOT_SERVED",
         )
-    answer = asyncio.run(govern(server, way.trusted(), record_type, request.record, signatures))
+    answer = asyncio.run(govern(server, way.trusted(), record_type, request.record, signatures, client_tls()))
     if not isinstance(answer, Registered):
         raise UnreachableError(
             "The ledger has acknowledged the request, but it is not yet under a checkpoint that satisfies the "

@@ -48,6 +48,7 @@ from services.client.in_flight import as_finished
 from services.client.receipt_folder import ReceiptFolder
 from services.client.tabular import read_records, reference_id
 from services.ledger_files import read_secret_key
+from services.settings import client_tls
 
 IN_FLIGHT: Final = 4
 """Submissions under way at once."""
@@ -249,7 +250,9 @@ class _Run:
         if not items:
             return
         within = min(self.timeout, CONNECT_TIMEOUT)
-        async with connect(server, policy=self.policy, register=register, key=key, timeout=within) as client:
+        async with connect(
+            server, policy=self.policy, register=register, key=key, tls=client_tls(), timeout=within
+        ) as client:
             for together in _together(batches(items)):
                 async for outcome in as_finished(self._jobs(client, together), IN_FLIGHT):
                     if isinstance(outcome, BatchError):

@@ -10,9 +10,8 @@ from typing import Annotated
 import structlog
 import typer
 import uvloop
-from pydantic import ValidationError
 
-from services.cli.reporting import JsonOption, UsageError, expected_failures
+from services.cli.reporting import JsonOption, expected_failures
 from services.compose import Embedded, embedded
 from services.ledger_files import LedgerDirectory
 from services.serving import Addresses, Stop, serve
@@ -47,21 +46,12 @@ def run(
         daybook serve ./ledger --grpc 127.0.0.1:7070 --http 127.0.0.1:7071
     """
     with expected_failures(as_json=as_json):
-        try:
-            settings = serve_settings(
-                grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
-            )
-        except ValueError as error:
-            raise UsageError(_plainly(error)) from error
+        settings = serve_settings(
+            grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
+        )
         _configure_logs()
         with embedded(LedgerDirectory(directory)) as opened:
             uvloop.run(_serve(opened, settings, as_json))
-
-
-def _plainly(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
-    return str(error)
 
 
 async def _serve(opened: Embedded, settings: ServeSettings, as_json: bool) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import grpc.aio
 from daybook.registration.v1 import registration_service_pb2 as pb
 from daybook.registration.v1 import registration_service_pb2_grpc as rpc
 from daybook.submission.v1 import submission_pb2
@@ -37,6 +36,7 @@ from services.client.answers import (
     Rejected,
     is_of_another_signer,
 )
+from services.client.channels import Tls, open_channel
 from services.client.errors import CallError
 from services.client.in_flight import as_finished
 from services.client.retrying import call
@@ -52,24 +52,6 @@ SUBMIT_TIMEOUT: Final = 60.0
 
 IN_FLIGHT: Final = 8
 """Submissions that `submit_many` has under way at once."""
-
-CHANNEL_OPTIONS: Final = (
-    ("grpc.enable_retries", 0),  # one retry owner: retrying.py
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
-)
-"""How a channel to a ledger is opened."""
-
-_LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
-
-
-def channel_options(address: str) -> tuple[tuple[str, int], ...]:
-    """Return the options of a channel to ``host:port``: a proxy never stands before this computer itself."""
-    if address.startswith(_LOOPBACK):
-        return (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
-    return CHANNEL_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +90,17 @@ async def connect(
     policy: Policy,
     register: str,
     key: SecretKey,
+    tls: Tls | None = None,
     timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - sent along as the calls' deadline
 ) -> AsyncIterator[Client]:
     """Connect to a ledger at ``host:port`` to write to one register, and prove who it is.
 
+    Without `tls` the ledger must be on this computer: it answers nobody else.
+
     Raises CallError when it does not answer, VerificationError when it is not the policy's ledger, and
     MalformedError for a policy that does not name exactly one ledger.
     """
-    async with grpc.aio.insecure_channel(address, options=channel_options(address)) as channel:
+    async with open_channel(address, tls) as channel:
         stub = rpc.RegistrationServiceStub(channel)
         identity = await identify(stub, policy, timeout)
         yield Client(stub, policy, identity, register, key)

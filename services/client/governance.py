@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import grpc.aio
 from daybook.governance.v1 import governance_service_pb2 as pb
 from daybook.governance.v1 import governance_service_pb2_grpc as rpc
 from daybook.registration.v1 import registration_service_pb2_grpc as registration_rpc
@@ -15,7 +14,8 @@ from ledger.entries import Signature
 from ledger.errors import MalformedError
 from ledger.witnessing import Policy
 from services.client.answers import AnswerVerifier, Promised, Registered
-from services.client.client import SUBMIT_TIMEOUT, channel_options, identify, message_of
+from services.client.channels import Tls, open_channel
+from services.client.client import SUBMIT_TIMEOUT, identify, message_of
 from services.client.retrying import call
 from services.client.signing import unsigned_submission
 
@@ -37,6 +37,7 @@ async def govern(
     record_type: str,
     record: bytes,
     signatures: Sequence[Signature],
+    tls: Tls | None = None,
     timeout: float = SUBMIT_TIMEOUT,  # noqa: ASYNC109 - sent along as the call's deadline
 ) -> Registered | Promised:
     """Send one signed governing record, of a type in `SERVED_TYPES`, and return what was proved.
@@ -47,7 +48,7 @@ async def govern(
     if record_type not in _CALLS:
         raise MalformedError(f"{record_type} is not served over gRPC")
     name, message_type = _CALLS[record_type]
-    async with grpc.aio.insecure_channel(address, options=channel_options(address)) as channel:
+    async with open_channel(address, tls) as channel:
         identity = await identify(registration_rpc.RegistrationServiceStub(channel), policy)
         origin = f"{identity.origin}/governing"
         submission = unsigned_submission([record], origin).signed_by(signatures)

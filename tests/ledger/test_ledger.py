@@ -15,6 +15,7 @@ from ledger.errors import ConflictError, Reason, RejectedError, StoreError
 from ledger.governing import GOVERNING
 from ledger.hashing import leaf_hash
 from ledger.ledger import Appended, Known, Ledger, Quarantined, Rejected, Turn, Waiting
+from ledger.notes import VerifierKey
 from ledger.own_records import checkpoint_anchored, submission_rejected
 from ledger.proofs import verify_range
 from ledger.store import StoredNote
@@ -137,7 +138,11 @@ def test_the_opening_of_another_ledger_is_refused(tmp_path: Path) -> None:
     told = tell(MemoryStore(), tmp_path / "marks")
     (first,) = told.ledger.store.entries(GOVERNING, 0, 1)
     record = canonical.parse(parse_entry(first).record)
-    wrong = canonical.format({**record, "origin": "another.example"})
+    keys = {
+        f"{name}_key": str(VerifierKey.parse(record[f"{name}_key"]).renamed(f"a.b/{place}"))
+        for name, place in (("ledger", GOVERNING), ("acknowledgement", "acknowledgements"))
+    }
+    wrong = canonical.format({**record, **keys, "origin": "a.b"})
     empty = Ledger.open(MemoryStore(), ORIGIN)
     assert refused(empty, admit(submission(GOVERNING, [wrong], [GOVERNANCE_KEY]))) is Reason.INVALID_FIELD
     right = admit(submission(GOVERNING, [canonical.format(record)], [GOVERNANCE_KEY]))
@@ -235,7 +240,7 @@ def test_versions_build_on_each_other_within_a_turn(held: LedgerUnderTest) -> No
 
 
 def test_a_register_may_be_opened_and_written_to_in_one_turn(held: LedgerUnderTest) -> None:
-    """False if governance that stands before a submission in its turn were not yet in force for it, or after."""
+    """False if governance were not in force for what follows it in its turn, or for what goes before."""
     write = of(decision(0, SECOND), register=SECOND, key=SECOND_KEY)
     open_it, authorise = opening(SECOND), authorising(SECOND_KEY)
     turn = turn_with(held.ledger, write, open_it, authorise)
@@ -321,9 +326,11 @@ def test_the_range_proof_of_a_growth_verifies(held: LedgerUnderTest) -> None:
 def test_notes_may_be_kept_without_anything_else(held: LedgerUnderTest) -> None:
     """False if keeping a note moved a head, or wanted one to be signed again."""
     before = held.ledger.heads()
-    assert held.ledger.turn().commit({REGISTER: [StoredNote(0, b"note")]}) == {}
+    note = StoredNote(3, held.published.latest(GOVERNING).note)
+    assert held.ledger.store.note(GOVERNING, 3) != note
+    assert held.ledger.turn().commit({GOVERNING: [note]}) == {}
     assert held.ledger.heads() == before
-    assert held.ledger.store.note(REGISTER, 0) == StoredNote(0, b"note")
+    assert held.ledger.store.note(GOVERNING, 3) == note
 
 
 # Replay.

@@ -14,7 +14,7 @@ from ledger.hashing import Hash
 from ledger.store import Batch, Head
 from ledger.stores.sqlite import APPLICATION_ID, STRETCH, SqliteStore
 from tests.support.batches import batch, entry, head_at, note_of
-from tests.support.small_disk import mounted
+from tests.support.small_disk import small_disk
 
 REGISTER = "department/office"
 OTHER = "department/other-office"
@@ -236,12 +236,8 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
     if request.param == "limited file":
         yield Room(tmp_path / "store", limit_pages, lift_limit)
         return
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    with mounted(folder) as disk:
-        if disk is None:
-            pytest.skip("may not mount a file system here: only the limited file was tried")
-        yield Room(folder / "store", lambda store: None, lambda store: disk.make_room())
+    with small_disk(tmp_path / "disk", 4) as disk:
+        yield Room(disk.seen / "store", lambda store: disk.fill(), lambda store: disk.free())
 
 
 def grow_until_full(store: SqliteStore, size: int) -> int:

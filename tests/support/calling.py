@@ -17,7 +17,8 @@ from daybook.registration.v1 import registration_service_pb2 as pb
 from daybook.registration.v1.registration_service_pb2_grpc import RegistrationServiceStub
 from daybook.submission.v1.submission_pb2 import Acknowledgement
 
-from services.client.client import channel_options, message_of
+from services.client.channels import channel_options
+from services.client.client import message_of
 from services.client.errors import CallError, from_rpc_error
 from services.client.signing import SignedSubmission
 

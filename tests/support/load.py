@@ -30,7 +30,8 @@ from ledger.governing import GOVERNING
 from ledger.receipt_file import Receipt
 from ledger.rules import read_header
 from services.client.answers import Answer, AnswerVerifier, Registered
-from services.client.client import Client, channel_options, connect, message_of
+from services.client.channels import channel_options
+from services.client.client import Client, connect, message_of
 from services.client.errors import RefusedError, UnavailableError, from_status
 from services.client.governance import govern
 from services.client.signing import SignedSubmission, sign_submission

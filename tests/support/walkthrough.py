@@ -1,0 +1,161 @@
+"""The commands that a document shows, run as its reader would run them, against a real server.
+
+A document is Markdown. Its ```sh blocks are run from top to bottom by one shell, in an empty folder; a
+```text block directly after one is what that block prints, stdout and stderr together. In it ``…`` stands
+for anything within a line, and a line that is only ``…`` for any number of lines. A block behind a line
+``<!-- not run: why -->`` is left out.
+
+A document is written for its reader, so what a test must do otherwise is done here, in one place:
+
+- The repository is there already: ``git clone ADDRESS daybook && make -C daybook setup`` becomes nothing,
+  and ``daybook`` is a link to it.
+- A line ``daybook serve … &`` takes any free ports instead of 7070 and 7071, and returns when the server is
+  ready. The two addresses are replaced by the real ones in commands, and put back in what is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+GRPC: Final = "127.0.0.1:7070"
+HTTP: Final = "127.0.0.1:7071"
+
+_SET_UP: Final = "git clone ADDRESS daybook && make -C daybook setup && "
+_ACTIVATE: Final = ". daybook/.venv/bin/activate"
+_SERVE: Final = re.compile(r"^(daybook serve .*\S) &$", re.MULTILINE)
+_FENCE: Final = re.compile(
+    r"^(?P<skip><!-- not run: [^>]+ -->\n)?```(?P<kind>[a-z]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+_READY: Final = re.compile(r"^daybook ready \S+ grpc=(\S+) http=(\S+)$", re.MULTILINE)
+
+_BEGIN: Final = "\x1e begin "
+_PRELUDE: Final = """\
+set -e -o pipefail
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+serve_until_ready() {
+    serve_log=$(mktemp -p "$WALKTHROUGH_LOGS")
+    "$@" > "$serve_log" 2>&1 < /dev/null &
+    until grep -q '^daybook ready' "$serve_log"; do
+        kill -0 $! || { cat "$serve_log"; return 1; }
+        sleep 0.05
+    done
+    cat "$serve_log"
+    grpc_address=$(sed -n 's/^daybook ready.* grpc=\\([^ ]*\\).*/\\1/p' "$serve_log")
+    http_address=$(sed -n 's/^daybook ready.* http=\\([^ ]*\\).*/\\1/p' "$serve_log")
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One ```sh block and what it prints; `shown` is None where the document does not say.
+
+    `line` is where the block begins in the document, from 1.
+    """
+
+    line: int
+    commands: str
+    shown: str | None
+
+
+def steps(document: str) -> list[Step]:
+    """Return the blocks of a document that are run, in order."""
+    found: list[Step] = []
+    end = -1
+    for fence in _FENCE.finditer(document):
+        text = fence["text"]
+        if fence["skip"] is not None:
+            end = -1
+        elif fence["kind"] == "sh":
+            found.append(Step(document.count("\n", 0, fence.start()) + 1, text, None))
+            end = fence.end() + 1
+        elif fence["kind"] == "text" and fence.start() == end:
+            found[-1] = Step(found[-1].line, found[-1].commands, text)
+    return found
+
+
+def walk(path: Path, folder: Path) -> None:
+    """Run what a document shows in `folder`, and assert that all ends well and prints what is shown."""
+    found = steps(path.read_text(encoding="utf-8"))
+    assert found, f"{path.name} shows no commands"
+    (folder / "walk").mkdir()
+    (folder / "logs").mkdir()
+    (folder / "walk" / "daybook").symlink_to(ROOT)
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-c", _script(found)],
+        cwd=folder / "walk",
+        env=_environment(folder / "logs"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    printed = done.stdout.split(_BEGIN)[1:]
+    for step, (number, _, text) in zip(found, (each.partition("\n") for each in printed), strict=False):
+        assert number == str(step.line)
+        if step.shown is not None and (done.returncode == 0 or step is not found[len(printed) - 1]):
+            assert_shown(step.shown, _restored(text), f"{path.name}, line {step.line}")
+    last = found[len(printed) - 1]
+    assert done.returncode == 0, f"{path.name}, line {last.line}: exit {done.returncode}\n{printed[-1]}"
+    assert len(printed) == len(found)
+
+
+def assert_shown(shown: str, printed: str, where: str) -> None:
+    """Assert that what was printed is what the document shows, ``…`` standing for anything."""
+    assert re.fullmatch(_pattern(shown), printed.rstrip() + "\n"), (
+        f"{where}: printed is not what is shown.\n--- shown\n{shown}\n--- printed\n{printed}"
+    )
+
+
+def _pattern(shown: str) -> str:
+    return "".join(_lines(shown))
+
+
+def _lines(shown: str) -> Iterator[str]:
+    for line in shown.rstrip().splitlines():
+        if line == "…":
+            yield r"(?:.*\n)*?"
+        else:
+            yield ".*".join(re.escape(part) for part in line.split("…")) + r"\n"
+
+
+def _script(found: list[Step]) -> str:
+    blocks = (f"printf '{_BEGIN}{step.line}\\n'\n{_for_the_test(step.commands)}" for step in found)
+    return _PRELUDE + "".join(blocks)
+
+
+def _for_the_test(commands: str) -> str:
+    """Return the commands with what a test does otherwise; see the module's text."""
+    commands = commands.replace(_SET_UP + _ACTIVATE, "true")
+    commands = _SERVE.sub(r"serve_until_ready \1", commands)
+    return commands.replace(GRPC, "${grpc_address}").replace(HTTP, "${http_address}")
+
+
+def _restored(printed: str) -> str:
+    for grpc, http in _READY.findall(printed):
+        printed = printed.replace(grpc, GRPC).replace(http, HTTP)
+    return printed
+
+
+def _environment(logs: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {
+        **os.environ,
+        "PATH": path,
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        "DAYBOOK_GRPC": "127.0.0.1:0",
+        "DAYBOOK_HTTP": "127.0.0.1:0",
+        "WALKTHROUGH_LOGS": str(logs),
+    }
