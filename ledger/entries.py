@@ -94,6 +94,25 @@ def open_submission(
     expected = submission_body(f"{ledger_origin}/{register}", len(records), root)
     if body != expected:
         raise _body_mismatch(body, expected)
+    return _signed(register, records, signatures, expected, paths)
+
+
+def rebuild_submission(
+    register: str, records: Sequence[bytes], signatures: Sequence[Signature], ledger_origin: str
+) -> Submission:
+    """Return the submission that these records and signatures make, its body formed from them.
+
+    Raises RejectedError as `open_submission` does.
+    """
+    _check_sizes(records)
+    root, paths = tree.paths([leaf_hash(record) for record in records])
+    body = submission_body(f"{ledger_origin}/{register}", len(records), root)
+    return _signed(register, records, signatures, body, paths)
+
+
+def _signed(
+    register: str, records: Sequence[bytes], signatures: Sequence[Signature], body: bytes, paths: list[bytes]
+) -> Submission:
     checked = _sorted_signatures(register, signatures)
     message = pae(body)
     for signature in checked:
@@ -277,6 +296,26 @@ _envelope_decoder = msgspec.json.Decoder(_EnvelopeText)
 _envelope_encoder = msgspec.json.Encoder(order="sorted")
 
 
+class _SignedText(msgspec.Struct, frozen=True):
+    signatures: list[_SignatureText]
+
+
+class _SignerText(msgspec.Struct, frozen=True):
+    submission: _SignedText | None = None
+
+
+_decode_signer = msgspec.json.Decoder(_SignerText).decode
+
+
+def first_signer(data: bytes) -> bytes | None:
+    """Return the first signer's public key of an entry from the ledger's own store, None where it has none.
+
+    Reads as little as it can and checks nothing: not for entries from elsewhere.
+    """
+    signed = _decode_signer(data.partition(b"\n")[0]).submission
+    return base64.decode(signed.signatures[0].key, 32) if signed is not None else None
+
+
 def parse_entry(data: bytes) -> Entry:
     """Split an entry at the first LF and parse its envelope strictly (formats.md, section 6).
 
@@ -427,10 +466,8 @@ def _submission_of(
     register: str, entries: Iterable[Entry], signatures: tuple[Signature, ...], ledger_origin: str
 ) -> Submission:
     records = [entry.record for entry in entries]
-    root = tree.tree_root([leaf_hash(record) for record in records])
-    body = submission_body(f"{ledger_origin}/{register}", len(records), root)
     try:
-        return open_submission(body, records, signatures, ledger_origin)
+        return rebuild_submission(register, records, signatures, ledger_origin)
     except RejectedError as error:
         if error.reason is Reason.SIGNATURE_INVALID:
             raise SignatureError(str(error)) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
 from ledger.checkpoints import open_checkpoint
@@ -17,9 +16,8 @@ from ledger.entries import (
     Signature,
     Submission,
     form_entries,
-    open_submission,
     parse_entry,
-    submission_body,
+    rebuild_submission,
 )
 from ledger.errors import LedgerError, MalformedError, RejectedError, StoreError
 from ledger.governing import GOVERNING, Fold, judge_authority, judge_register
@@ -27,9 +25,9 @@ from ledger.hashing import HASH_SIZE, Hash, leaf_hash
 from ledger.notes import VerifierKey
 from ledger.records import ledger_may_write
 from ledger.rules import read_header, record_key
-from ledger.store import RecordAt, Run, Store
+from ledger.store import Run, Store
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH
-from ledger.tree import EMPTY, Frontier, extend, tree_root
+from ledger.tree import EMPTY, Frontier, extend
 
 SPAN: Final = 4_096
 """Entries of a span: sixteen full tiles, and more than the longest submission."""
@@ -46,29 +44,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a span is judged against. Each process makes its own, from the store that it reads.
-
-    `key` is 16 random bytes, the same in every process of one check: who could guess it could make index
-    rows that add up to the right sum.
-    """
+    """What a span is judged against. Each process makes its own, from the store that it reads."""
 
     store: Store
     origin: str
     fold: Fold
     log: VerifierKey
-    key: bytes
-
-    def record_tag(self, at: RecordAt) -> int:
-        """Return what one record row adds to the sum over all of them."""
-        return self._tag(b"record", at.record_id, at.version, at.index)
-
-    def run_tag(self, submission_id: bytes, run: Run) -> int:
-        """Return what one submission row adds to the sum over all of them."""
-        return self._tag(b"run", submission_id, run.first, run.count)
-
-    def _tag(self, table: bytes, name: bytes, first: int, second: int) -> int:
-        row = b"%b %b %d %d" % (table, name, first, second)
-        return int.from_bytes(blake2b(row, digest_size=16, key=self.key).digest(), "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +76,8 @@ class SpanReport:
 
     `carried` entries at its begin are left to the span before, whose last submission they end; `overhang` is
     how many of the next one were checked here for the same reason. `tiles` are its nodes at level 8;
-    `records` and `runs` are sums over the rows that the index tables must hold, to be compared without
-    keeping them; `views` the first and last governing_size.
+    `records` and `runs` say for how many entries and submissions the index tables have the very row;
+    `views` the first and last governing_size.
     """
 
     begin: int
@@ -182,12 +163,13 @@ class _Walk:
         self.submissions = 0
         self.records = 0
         self.runs = 0
+        self._runs: dict[bytes, Run] = {}
         self.views: tuple[int, int] | None = None
 
     def run(self) -> None:
         """Check every entry of the span, and every submission that begins in it."""
         index = self._span.begin
-        self._count_records()
+        self._look_up_records()
         lost = False
         while index < self._span.end:
             try:
@@ -214,8 +196,10 @@ class _Walk:
                 index += self._check_submission(index, entry, membership.count)
         if self.carried < self._span.end - self._span.begin:
             self.overhang = index - self._span.end
+        self._look_up_runs()
 
-    def _count_records(self) -> None:
+    def _look_up_records(self) -> None:
+        wanted: list[tuple[bytes, int, int]] = []
         for offset, entry in enumerate(self._entries):
             index = self._span.begin + offset
             try:
@@ -223,8 +207,14 @@ class _Walk:
             except MalformedError as error:
                 self._wrong(f"entry {index}", str(error))
                 continue
-            at = RecordAt(record_key(header), header.version, index)
-            self.records += self._ground.record_tag(at)
+            wanted.append((record_key(header), header.version, index))
+        held = self._ground.store.versions(self._span.register, [key for key, _, _ in wanted])
+        there = {(at.record_id, at.version, at.index) for at in held}
+        self.records = sum(row in there for row in wanted)
+
+    def _look_up_runs(self) -> None:
+        held = self._ground.store.submissions(self._span.register, list(self._runs))
+        self.runs = sum(held.get(key) == run for key, run in self._runs.items())
 
     def _see_view(self, index: int, entry: Entry) -> None:
         view = entry.acceptance.governing_size
@@ -258,7 +248,7 @@ class _Walk:
             self._wrong(f"entries {index} to {index + count - 1}", f"the submission does not hold: {error}")
             return count
         self.submissions += 1
-        self.runs += self._ground.run_tag(bytes.fromhex(submission.submission_id), Run(index, count))
+        self._runs[bytes.fromhex(submission.submission_id)] = Run(index, count)
         for position, formed in enumerate(form_entries(submission, first.acceptance)):
             if formed != data[position]:
                 self._wrong(f"entry {index + position}", "its envelope is not that of its submission")
@@ -286,9 +276,7 @@ def _reopened(
     ground: Ground, register: str, data: Sequence[bytes], signatures: Sequence[Signature]
 ) -> Submission:
     records = [entry.partition(b"\n")[2] for entry in data]
-    root = tree_root([leaf_hash(record) for record in records])
-    body = submission_body(f"{ground.origin}/{register}", len(records), root)
-    return open_submission(body, records, signatures, ground.origin)
+    return rebuild_submission(register, records, signatures, ground.origin)
 
 
 def _notes(ground: Ground, span: Span, frontier: Callable[[int], Frontier], wrong: Wrong) -> Iterator[Noted]:

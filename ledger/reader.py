@@ -7,7 +7,7 @@ is O(log n) for one entry, whatever the size (promise P10).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -72,8 +72,12 @@ class TileCache:
         Raises StoreError where one is not there, or too short.
         """
         keys = [(register, level, index, implied_width(level, index, size)) for level, index in wanted]
+        found = {}
         with self._lock:
-            found = {key: tile for key in keys if (tile := self._tiles.get(key)) is not None}
+            for key in keys:
+                if (tile := self._tiles.get(key)) is not None:
+                    found[key] = tile
+                    self._tiles.move_to_end(key)
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             data = store.tiles(register, [(level, index) for _, level, index, _ in missing])
@@ -82,13 +86,14 @@ class TileCache:
                 if len(hashes) < width * HASH_SIZE:
                     raise StoreError(f"{register}: tile {level}/{index} lacks hashes that size {size} implies")
                 found[key] = _leafy(hashes[: width * HASH_SIZE])
+            self._keep({key: found[key] for key in missing})
+        return [found[key] for key in keys]
+
+    def _keep(self, tiles: Mapping[tuple[str, int, int, int], _Leafy]) -> None:
         with self._lock:
-            for key in keys:
-                self._tiles[key] = found[key]
-                self._tiles.move_to_end(key)
+            self._tiles.update(tiles)
             while len(self._tiles) > self._capacity:
                 self._tiles.popitem(last=False)
-        return [found[key] for key in keys]
 
 
 class RegisterReader:
@@ -136,11 +141,11 @@ class RegisterReader:
     def nodes(self, nodes: Sequence[Node], size: int) -> dict[Node, Hash]:
         """Return perfect nodes of the tree of `size` leaves."""
         places = [tile_of(node) for node in nodes]
-        wanted = list(dict.fromkeys((place.tile_level, place.tile_index) for place in places))
+        wanted = dict.fromkeys([(level, index) for level, index, _, _ in places])
         tiles = dict(zip(wanted, self._cache.take(self._store, self.register, size, wanted), strict=True))
         return {
-            node: tiles[place.tile_level, place.tile_index].node(place.first, place.width)
-            for node, place in zip(nodes, places, strict=True)
+            node: tiles[level, index].node(first, width)
+            for node, (level, index, first, width) in zip(nodes, places, strict=True)
         }
 
     def _compute(self, plan: Plan, size: int) -> tuple[Hash, ...]:

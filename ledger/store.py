@@ -126,6 +126,10 @@ class Store(Protocol):
         """Yield every record row of a register."""
         ...
 
+    def row_counts(self, register: str) -> tuple[int, int]:
+        """Return how many submission rows and how many record rows a register has."""
+        ...
+
     def damage(self) -> list[str]:
         """Return what the store itself finds wrong, and rows that belong to no register, in words."""
         ...

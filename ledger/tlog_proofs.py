@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def _lines(text: bytes) -> list[str]:
 
 def hash_lines(hashes: Iterable[Hash]) -> bytes:
     """Return hashes as lines of base64, each with LF."""
-    return "".join(f"{base64.encode(value)}\n" for value in hashes).encode()
+    return b"".join([b2a_base64(value) for value in hashes])
 
 
 def parse_hash_lines(data: bytes) -> tuple[Hash, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from ledger.entries import parse_entry
+from ledger.entries import first_signer
 from ledger.errors import Reason, RejectedError
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
@@ -54,10 +54,9 @@ class ReceiptBuilder:
         """Return the governing entry that authorised the signer, at the latest published size."""
         if register == GOVERNING:
             return None
-        parsed = parse_entry(entry)
-        if parsed.membership is None:
+        key = first_signer(entry)
+        if key is None:
             return None
-        key = parsed.membership.signatures[0].key
         governing = self._published.latest(GOVERNING)
         kept = self._keys.get((key, governing.size))
         if kept is not None:

@@ -100,6 +100,12 @@ class MemoryStore:
             held = list(self._held(register).records)
         yield from self.versions(register, held)
 
+    def row_counts(self, register: str) -> tuple[int, int]:
+        """Return how many submission rows and how many record rows a register has."""
+        with self._lock:
+            held = self._registers[register]
+            return len(held.submissions), sum(map(len, held.records.values()))
+
     def damage(self) -> list[str]:
         """Return nothing: dictionaries do not rot."""
         return []

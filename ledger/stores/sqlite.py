@@ -1,6 +1,6 @@
 """The SQLite store: one file, WAL, synchronous=FULL; one writer, readers in any thread.
 
-Entries are kept in stretches of up to 64, in entry-bundle framing, because a row per entry would waste an
+Entries are kept in stretches of up to 32, in entry-bundle framing, because a row per entry would waste an
 eighth of every page. All keys begin with the register's number, so that registers do not mix.
 """
 
@@ -20,7 +20,7 @@ from ledger.tiles import decode_entries, decode_one, encode_bundle
 
 APPLICATION_ID: Final = 0x64627931  # "dby1"
 PAGE_SIZE: Final = 4096
-STRETCH: Final = 64
+STRETCH: Final = 32
 
 _SHIFT: Final = 40  # a register holds fewer than 2**40 entries
 _LEVEL_SHIFT: Final = 33  # and a level fewer than 2**33 tiles
@@ -329,6 +329,13 @@ class SqliteStore:
         while rows := self._rows(statement, (self._number(register), *last)):
             yield from (RecordAt(key, version, index) for key, version, index in rows)
             last = rows[-1][0], rows[-1][1]
+
+    def row_counts(self, register: str) -> tuple[int, int]:
+        """Return how many submission rows and how many record rows a register has."""
+        number = self._number(register)
+        ((submissions,),) = self._rows("SELECT count(*) FROM submission WHERE register = ?", (number,))
+        ((records,),) = self._rows("SELECT count(*) FROM record WHERE register = ?", (number,))
+        return submissions, records
 
     def damage(self) -> list[str]:
         """Return what SQLite itself finds wrong, changes of the schema, and rows that belong to no register."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -63,8 +62,7 @@ def _tell(result: Report, *, as_json: bool) -> None:
 def check_directory(directory: LedgerDirectory, processes: int, *, as_json: bool) -> Report:
     """Check the store of a directory. Raises what opening it raises."""
     log = read_public_key(public_path(directory.log_key))
-    key = secrets.token_bytes(16)
-    _stand_on(directory.store, log, key)
+    _stand_on(directory.store, log)
     ground = _stood_on()
     marks = HighWaterMarks(directory.marks)
     try:
@@ -76,7 +74,7 @@ def check_directory(directory: LedgerDirectory, processes: int, *, as_json: bool
         }
         total = sum(head.size for head in heads.values())
         with (
-            _runner(directory.store, log, key, processes) as run_spans,
+            _runner(directory.store, log, processes) as run_spans,
             progress_bar("Checking entries", total, as_json=as_json) as advance,
         ):
             return check(ground, run_spans, checkpoints, advance)
@@ -86,12 +84,12 @@ def check_directory(directory: LedgerDirectory, processes: int, *, as_json: bool
 
 
 @contextmanager
-def _runner(path: Path, log: VerifierKey, key: bytes, processes: int) -> Iterator[RunSpans]:
+def _runner(path: Path, log: VerifierKey, processes: int) -> Iterator[RunSpans]:
     if processes == 1:
         yield _here
         return
     with ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_stand_on, initargs=(path, log, key)
+        processes, mp_context=get_context("spawn"), initializer=_stand_on, initargs=(path, log)
     ) as pool:
 
         def run_spans(spans: Sequence[Span]) -> Iterable[SpanReport]:
@@ -104,12 +102,12 @@ def _here(spans: Sequence[Span]) -> Iterable[SpanReport]:
     return map(_check, spans)
 
 
-def _stand_on(path: Path, log: VerifierKey, key: bytes) -> None:
+def _stand_on(path: Path, log: VerifierKey) -> None:
     """Open the store in this process, once."""
     global _ground
     store = SqliteStore(path)
     fold, _ = read_fold(store)
-    _ground = Ground(store, log.name.removesuffix(_GOVERNING), fold, log, key)
+    _ground = Ground(store, log.name.removesuffix(_GOVERNING), fold, log)
 
 
 def _stood_on() -> Ground:

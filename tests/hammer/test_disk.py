@@ -31,7 +31,7 @@ from tests.support.calling import Caller, assert_refused, calling
 from tests.support.journal import Journal, compare
 from tests.support.ledger_dir import LedgerOnDisk, make_ledger, opening
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER
-from tests.support.server_process import NotServingError, assert_fsck_finds_nothing, launch, running, start
+from tests.support.server_process import ANY_PORT, assert_fsck_finds_nothing, refusal, running
 from tests.support.small_disk import SmallDisk, small_disk
 
 pytestmark = [pytest.mark.hammer, pytest.mark.timeout(600)]
@@ -305,11 +305,10 @@ RIGHT_EDGES = {
 async def test_a_damaged_right_edge_is_not_served(filled: LedgerOnDisk, tmp_path: Path, statement: str) -> None:
     """If false, the server would append to a history that is not the one it signed, and sign the result."""
     changed(filled.directory.store, statement)
-    with pytest.raises(NotServingError) as refused:
-        start(filled.root, tmp_path / "serve.log")
-    assert refused.value.status == 3
-    assert "run fsck" in refused.value.errors
-    assert "Traceback" not in refused.value.errors
+    refused = refusal(filled.root, tmp_path / "serve.log")
+    assert refused.status == 3
+    assert "run fsck" in refused.errors
+    assert "Traceback" not in refused.errors
 
 
 @pytest.mark.parametrize("at", [0, 100, 4_096])
@@ -321,10 +320,9 @@ async def test_a_file_that_is_no_database_any_more_is_not_served(
         file.seek(at)
         file.write(b"\xff" * 4_096)
     damaged = filled.directory.store.read_bytes()
-    with pytest.raises(NotServingError) as refused:
-        start(filled.root, tmp_path / "serve.log")
-    assert refused.value.status == 3
-    assert "Traceback" not in refused.value.errors
+    refused = refusal(filled.root, tmp_path / "serve.log")
+    assert refused.status == 3
+    assert "Traceback" not in refused.errors
     assert filled.directory.store.read_bytes() == damaged
 
 
@@ -337,11 +335,10 @@ async def test_an_older_copy_of_the_store_is_not_served_and_both_checkpoints_are
     await _register(filled, tmp_path, 5)
     shutil.copy(older, filled.directory.store)
     marks = filled.directory.marks.read_bytes()
-    with pytest.raises(NotServingError) as refused:
-        start(filled.root, tmp_path / "serve.log")
-    assert refused.value.status == 1
-    assert f"{ORIGIN}/{REGISTER}\n305\n" in refused.value.errors
-    assert f"{ORIGIN}/{REGISTER}\n300\n" in refused.value.errors
+    refused = refusal(filled.root, tmp_path / "serve.log")
+    assert refused.status == 1
+    assert f"{ORIGIN}/{REGISTER}\n305\n" in refused.errors
+    assert f"{ORIGIN}/{REGISTER}\n300\n" in refused.errors
     assert filled.directory.marks.read_bytes() == marks
 
 
@@ -352,12 +349,9 @@ async def test_another_history_of_the_same_size_is_not_served(filled: LedgerOnDi
     await _register(filled, tmp_path, 5)
     await _register(twin, tmp_path, 5)
     shutil.copy(twin.directory.store, filled.directory.store)
-    process = launch(
-        filled.root, tmp_path / "serve.log", ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json")
-    )
-    output, _ = process.communicate()
-    assert process.returncode == 1
-    error = json.loads(output)["error"]
+    refused = refusal(filled.root, tmp_path / "serve.log", (*ANY_PORT, "--json"))
+    assert refused.status == 1
+    error = json.loads(refused.errors)["error"]
     assert error["reason"] == "SPLIT_VIEW"
     assert error["first"].startswith(f"{ORIGIN}/{REGISTER}\n305\n")
     assert error["second"].startswith(f"{ORIGIN}/{REGISTER}\n305\n")

@@ -117,7 +117,7 @@ def test_a_rebuilt_store_is_the_store(
     assert rebuilt.quarantined == ()
     assert everything(store) == everything(told)
     assert rebuilt.ledger.fold == Ledger.open(told, ORIGIN).fold
-    ground = Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING), b"key")
+    ground = Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING))
     report = check(ground, lambda spans: [check_span(ground, span) for span in spans], {}, lambda _: None)
     assert report.problems == ()
     assert report.notes == rebuilt.notes

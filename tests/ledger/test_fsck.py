@@ -35,12 +35,11 @@ from tests.support.store_surgery import (
     tables,
 )
 
-KEY = b"sixteen bytes ok"
 
 
 def ground_of(store: Store) -> Ground:
     """Return what fsck stands on, as the command makes it."""
-    return Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING), KEY)
+    return Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING))
 
 
 def check_store(store: Store, *marks: Checkpoint, run: RunSpans | None = None) -> Report:

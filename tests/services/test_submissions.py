@@ -10,8 +10,9 @@ import pytest
 
 from ledger.acknowledgements import Acknowledgement, open_acknowledgement
 from ledger.admission import Candidate, admit
+from ledger.checkpoints import Checkpoint
 from ledger.ed25519 import SecretKey
-from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError, StoreError
+from ledger.errors import Reason, RejectedError, SplitViewError, StorageFullError, StoreError
 from ledger.hashing import leaf_hash
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
@@ -307,9 +308,6 @@ async def test_draining_an_idle_sequencer_ends_it(store: GatedStore, tmp_path: P
         await asyncio.wait_for(served.task, 10)
 
 
-FAILURES: list[LedgerError] = [StoreError("the disk is gone")]
-
-
 async def test_a_store_that_fails_ends_the_sequencer_and_tells_everybody(
     store: GatedStore, tmp_path: Path, clock: Clock
 ) -> None:
@@ -399,9 +397,6 @@ async def test_a_signer_that_refuses_ends_the_sequencer(
     store: GatedStore, tmp_path: Path, clock: Clock
 ) -> None:
     """False if a ledger went on after its signer had seen another history (P3)."""
-    from ledger.checkpoints import Checkpoint
-    from ledger.errors import SplitViewError
-
     async with running(store, tmp_path / "marks", clock) as served:
         assert served.task is not None
         served.signer.sign([Checkpoint(f"{ORIGIN}/{REGISTER}", 1, leaf_hash(b"another history"))])

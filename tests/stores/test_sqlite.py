@@ -38,9 +38,9 @@ def test_what_is_committed_is_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
-    """False if a slip in a reading method could change the store."""
+    """False if a slip in a reading method could change the store while another thread writes."""
     store = SqliteStore(tmp_path / "store")
-    with pytest.raises(StoreError, match="readonly"):
+    with store._writing, pytest.raises(StoreError, match="readonly"):
         store._rows("DELETE FROM register")
     store.close()
 

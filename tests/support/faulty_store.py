@@ -89,6 +89,9 @@ class FaultyStore:
     def all_submissions(self, register: str) -> Iterator[tuple[bytes, Run]]:
         return self._call(lambda: self.inner.all_submissions(register))
 
+    def row_counts(self, register: str) -> tuple[int, int]:
+        return self._call(lambda: self.inner.row_counts(register))
+
     def all_records(self, register: str) -> Iterator[RecordAt]:
         return self._call(lambda: self.inner.all_records(register))
 

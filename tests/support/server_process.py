@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 DAYBOOK: Final = str(Path(sys.executable).with_name("daybook"))
 """The command that is installed beside this Python."""
 
@@ -93,9 +95,9 @@ def start(
     line = process.stdout.readline()
     found = _READY.fullmatch(line)
     if found is None:
+        said = line + process.stdout.read()
         process.stdout.close()
-        status = process.wait(60)
-        raise NotServingError(status, line + log.read_text(encoding="utf-8")[begin:])
+        raise NotServingError(process.wait(60), said + log.read_text(encoding="utf-8")[begin:])
     origin, grpc, http = found.groups()
     return Server(process, origin, grpc, http, log)
 
@@ -112,6 +114,13 @@ def running(
         server.kill()
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+def refusal(directory: Path, log: Path, options: Sequence[str] = ANY_PORT) -> NotServingError:
+    """Return how a server ended that must not come to serve at all. What it said has stdout before stderr."""
+    with pytest.raises(NotServingError) as refused, running(directory, log, options):
+        pass
+    return refused.value
 
 
 def assert_fsck_finds_nothing(root: Path, *, within: Sequence[str] = ()) -> None:

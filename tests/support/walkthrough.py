@@ -1,9 +1,10 @@
 """The commands that a document shows, run as its reader would run them, against a real server.
 
-A document is Markdown. Its ```sh blocks are run from top to bottom by one shell, in an empty folder; a
-```text block directly after one is what that block prints, stdout and stderr together. In it ``…`` stands
-for anything within a line, and a line that is only ``…`` for any number of lines. A block behind a line
-``<!-- not run: why -->`` is left out.
+A document is Markdown. Its ```sh blocks are run from top to bottom by one shell, in an empty folder; a line
+``<!-- begin again -->`` begins with another shell and another empty folder. A ```text block directly after
+an ```sh block is what that block prints, stdout and stderr together. In it ``…`` stands for anything within
+a line, and a line that is only ``…`` for any number of lines. A block behind a line ``<!-- not run: why -->``
+is left out.
 
 A document is written for its reader, so what a test must do otherwise is done here, in one place:
 
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,10 +40,13 @@ _FENCE: Final = re.compile(
 )
 _READY: Final = re.compile(r"^daybook ready \S+ grpc=(\S+) http=(\S+)$", re.MULTILINE)
 
+_AGAIN: Final = "<!-- begin again -->\n"
+_LONGEST: Final = 200.0
+"""Seconds that one part may take."""
+
 _BEGIN: Final = "\x1e begin "
 _PRELUDE: Final = """\
 set -e -o pipefail
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 serve_until_ready() {
     serve_log=$(mktemp -p "$WALKTHROUGH_LOGS")
     "$@" > "$serve_log" 2>&1 < /dev/null &
@@ -83,32 +89,53 @@ def steps(document: str) -> list[Step]:
     return found
 
 
-def walk(path: Path, folder: Path) -> None:
-    """Run what a document shows in `folder`, and assert that all ends well and prints what is shown."""
-    found = steps(path.read_text(encoding="utf-8"))
-    assert found, f"{path.name} shows no commands"
+def parts(document: str) -> list[list[Step]]:
+    """Return the steps of a document, apart for each shell that they are run by."""
+    found: list[list[Step]] = []
+    before = 0
+    for text in document.split(_AGAIN):
+        later = [Step(step.line + before, step.commands, step.shown) for step in steps(text)]
+        found += [later] if later else []
+        before += text.count("\n") + _AGAIN.count("\n")
+    return found
+
+
+def walk(name: str, part: list[Step], folder: Path) -> None:
+    """Run one part of the document `name` in `folder`; assert that all ends well and prints what is shown."""
     (folder / "walk").mkdir()
     (folder / "logs").mkdir()
     (folder / "walk" / "daybook").symlink_to(ROOT)
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-c", _script(found)],
+    status, text = _run(_script(part), folder)
+    printed = [each.partition("\n") for each in text.split(_BEGIN)[1:]]
+    assert printed, f"{name}: the shell did not begin\n{text}"
+    assert [number for number, _, _ in printed] == [str(step.line) for step in part[: len(printed)]]
+    last = part[len(printed) - 1]
+    assert status == 0, f"{name}, line {last.line}: exit {status}\n{printed[-1][2]}"
+    assert len(printed) == len(part)
+    for step, (_, _, output) in zip(part, printed, strict=True):
+        if step.shown is not None:
+            assert_shown(step.shown, _restored(output), f"{name}, line {step.line}")
+
+
+def _run(script: str, folder: Path) -> tuple[int, str]:
+    """Run a script to its end, and whatever it has started; return its status and what it printed."""
+    with subprocess.Popen(
+        ["bash", "--noprofile", "--norc", "-c", script],
         cwd=folder / "walk",
         env=_environment(folder / "logs"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
-        check=False,
-    )
-    printed = done.stdout.split(_BEGIN)[1:]
-    for step, (number, _, text) in zip(found, (each.partition("\n") for each in printed), strict=False):
-        assert number == str(step.line)
-        if step.shown is not None and (done.returncode == 0 or step is not found[len(printed) - 1]):
-            assert_shown(step.shown, _restored(text), f"{path.name}, line {step.line}")
-    last = found[len(printed) - 1]
-    assert done.returncode == 0, f"{path.name}, line {last.line}: exit {done.returncode}\n{printed[-1]}"
-    assert len(printed) == len(found)
+        start_new_session=True,
+    ) as shell:
+        try:
+            text, _ = shell.communicate(timeout=_LONGEST)
+        finally:
+            # Servers that a document leaves running are in the shell's own group.
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    return shell.returncode, text
 
 
 def assert_shown(shown: str, printed: str, where: str) -> None:
