@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from ledger.errors import Reason, RejectedError
-
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
@@ -20,8 +18,9 @@ async def pipelined(
 ) -> AsyncGenerator[Answer, None]:
     """Answer requests as they come, at most `window` under way or waiting to be read, and yield the answers.
 
-    Whatever ends the requests, those taken are answered first. Then what ended them is raised, where it was
-    an error; RejectedError DRAINING, where it was `stopping`.
+    Whatever ends the requests, those taken are answered first; then what ended them is raised, where it was
+    an error. `stopping` ends them too, and is none: a gRPC client may drop answers that it has not read yet
+    when a stream ends in an error.
     """
     done: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
     under_way: set[asyncio.Task[Answer]] = set()
@@ -49,9 +48,8 @@ async def pipelined(
                 under_way.discard(task)
                 yield task.result()
                 room.release()
-        if taking.cancelled():
-            raise RejectedError(Reason.DRAINING, "this server is stopping; what it had taken is answered")
-        taking.result()
+        if not taking.cancelled():
+            taking.result()
     finally:
         for task in (stopper, taking, *under_way):
             task.cancel()

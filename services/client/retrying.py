@@ -36,7 +36,8 @@ def may_succeed_later(error: CallError) -> bool:
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         # Without a reason it is gRPC's own word for a message that is too large: it stays too large.
         return bool(error.reason)
-    return error.code is grpc.StatusCode.UNAVAILABLE
+    # CANCELLED comes from the server, as it stops: a caller who cancels gets asyncio.CancelledError instead.
+    return error.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 def pause(attempt: int, retry_after: float | None) -> float:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -95,10 +96,11 @@ async def echo_server(reply_size: int) -> AsyncIterator[Callable[[bytes], Awaita
         assert process.stdout is not None
         port = await asyncio.to_thread(process.stdout.readline)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{int(port)}") as channel:
-            call = channel.unary_unary(METHOD)
+            call: Any = channel.unary_unary(METHOD)
 
             async def echo(request: bytes) -> bytes:
-                return await call(request, timeout=30)
+                reply: bytes = await call(request, timeout=30)
+                return reply
 
             yield echo
     finally:
@@ -113,7 +115,7 @@ async def _serve(reply_size: int) -> None:
         return reply
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(echo)
+    handler: Any = grpc.unary_unary_rpc_method_handler(echo)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Echo": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -22,6 +22,7 @@ from ledger.own_records import checkpoint_anchored
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
+from ledger.tiles import encode_bundle
 from ledger.tree import tree_root
 from tests.support.ledger_story import SECOND, keep_notes, tell
 from tests.support.ledgers import LOG_KEY, ORIGIN, REGISTER, open_ledger, vkey
@@ -34,7 +35,6 @@ from tests.support.store_surgery import (
     rows,
     tables,
 )
-
 
 
 def ground_of(store: Store) -> Ground:
@@ -107,7 +107,7 @@ def test_a_sound_store_passes_in_both_stores(sound: Path, tmp_path: Path) -> Non
     assert in_memory.problems == ()
     assert in_memory == in_file
     assert in_file.entries == sum(head.size for head in held.ledger.heads().values())
-    assert in_file.submissions == 14
+    assert in_file.submissions == 16
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, SPAN - 1, SPAN, SPAN + 1, SPAN + 257])
@@ -306,6 +306,16 @@ def test_a_truncated_value_is_found_and_named(sound: Path, tmp_path: Path) -> No
                     assert re.search(SPOKEN_OF[table], spoken), (table, column, cut, spoken)
 
 
+def test_an_entry_after_the_last_one_is_found(copy: Path) -> None:
+    """False if an entry could wait at the end of a register for a head that counts it in."""
+    with opened(copy) as connection:
+        *_, (key, data) = connection.execute("SELECT id, entries FROM stretch WHERE id >> 40 = 2 ORDER BY id")
+        (extra,) = entries_of(copy, SECOND)[:1]
+        connection.execute("UPDATE stretch SET entries = ? WHERE id = ?", (data + encode_bundle([extra]), key))
+    (problem,) = problems_of(copy)
+    assert (problem.register, problem.place) == (REGISTER, "entry 77")
+
+
 def test_a_changed_schema_is_found(copy: Path) -> None:
     """False if a trigger could wait in the store to undo what is written."""
     with opened(copy) as connection:
@@ -451,6 +461,9 @@ def test_spans_checked_in_other_processes_come_to_the_same(tmp_path: Path) -> No
     alone = check_store(store)
     with ProcessPoolExecutor(2, get_context("spawn"), _stand_on, (tmp_path / "store",)) as pool:
         together = check_store(store, run=lambda spans: pool.map(_check, spans))
+        spans = [Span(REGISTER, 0, SPAN), Span(REGISTER, SPAN, store.heads()[REGISTER].size)]
+        ground = ground_of(store)
+        assert list(pool.map(_check, spans)) == [check_span(ground, span) for span in spans]
     store.close()
     assert alone == together
     assert alone.problems == ()

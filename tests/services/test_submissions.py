@@ -167,6 +167,10 @@ async def test_whatever_waits_is_one_commit(served: Running, store: GatedStore) 
     assert store.commits == [1, 49]
     assert [answer.run.first for answer in answers] == list(range(50))
     assert len({answer.checkpoint.size for answer in answers[1:]}) == 1
+    # The notes of the first turn were kept by the second, whose own still wait.
+    assert {name: [note.size for note in notes] for name, notes in served.published.unsaved().items()} == {
+        REGISTER: [50]
+    }
 
 
 async def test_a_turn_is_bounded(served: Running, store: GatedStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,10 +104,12 @@ def test_a_closed_store_cannot_be_used_in_any_thread(tmp_path: Path) -> None:
             failed.append(error)
 
     read()
-    thread = Thread(target=read)
-    thread.start()
-    thread.join()
+    with store._writing:  # so that the thread wants a connection of its own
+        thread = Thread(target=read)
+        thread.start()
+        thread.join()
     assert len(failed) == 2
+    assert "was closed" in str(failed[1])
     with pytest.raises(StoreError):
         store.commit([])
 

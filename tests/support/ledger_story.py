@@ -29,12 +29,16 @@ from tests.support.ledgers import (
 from tests.support.records import correction, period_return, withdrawal
 
 SECOND: Final = f"{DEPARTMENT}/permanent-secretary"
+THIRD: Final = f"{DEPARTMENT}/minister-of-state"
 ACCESS: Final = "access"
 SECOND_KEY: Final = SecretKey(b"\x05" * 32)
 
 
 def tell(store: Store, marks: Path) -> LedgerUnderTest:
-    """Fill an empty store: four registers, every way in which an entry comes about, all notes kept."""
+    """Fill an empty store: five registers, every way in which an entry comes about, all notes kept.
+
+    The governing register has 10 entries, `REGISTER` 77, `SECOND` 5, `THIRD` 260, `ACCESS` none.
+    """
     held = open_ledger(store, marks)
     held.open_register(SECOND)
     held.open_register(ACCESS)
@@ -49,6 +53,8 @@ def tell(store: Store, marks: Path) -> LedgerUnderTest:
     held.govern("key.revoked/1", department=DEPARTMENT, key=key, reason="compromised")
     held.govern("register.closed/1", name=SECOND, size=5, reason="The office was abolished.")
     held.add([71, 72])
+    held.open_register(THIRD)
+    held.add(range(260), THIRD)
     keep_notes(held)
     return held
 

@@ -224,12 +224,14 @@ class Load:
         under_way: dict[int, str] = {}
         tags = count()
         while True:
-            for name in (f"stream {number}" for number in range(STREAMED)):
-                if name not in under_way.values():
-                    tag = next(tags)
-                    under_way[tag] = name
-                    request = pb.RegisterRequest(submission=message_of(self._kept(name, self._single)))
-                    await call.write(pb.RegisterStreamRequest(tag=tag, request=request))
+            # A stream that takes no more still has answers to read.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                for name in (f"stream {number}" for number in range(STREAMED)):
+                    if name not in under_way.values():
+                        tag = next(tags)
+                        request = pb.RegisterRequest(submission=message_of(self._kept(name, self._single)))
+                        await call.write(pb.RegisterStreamRequest(tag=tag, request=request))
+                        under_way[tag] = name
             response = await call.read()
             if response is grpc.aio.EOF:
                 return
