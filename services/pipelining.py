@@ -15,12 +15,14 @@ async def pipelined(
     answer: Callable[[Request], Coroutine[Any, Any, Answer]],
     window: int,
     stopping: asyncio.Event,
+    linger: float,
 ) -> AsyncGenerator[Answer, None]:
     """Answer requests as they come, at most `window` under way or waiting to be read, and yield the answers.
 
     Whatever ends the requests, those taken are answered first; then what ended them is raised, where it was
-    an error. `stopping` ends them too, and is none: a gRPC client may drop answers that it has not read yet
-    when a stream ends in an error.
+    an error. `linger` seconds after `stopping` they are ended, which is none. Until then they are taken as
+    ever, for `answer` to refuse: a gRPC client whose stream ends while it writes loses answers that it has
+    not read yet.
     """
     done: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
     under_way: set[asyncio.Task[Answer]] = set()
@@ -36,6 +38,7 @@ async def pipelined(
 
     async def stop() -> None:
         await stopping.wait()
+        await asyncio.sleep(linger)
         taking.cancel()
 
     taking = asyncio.create_task(take())

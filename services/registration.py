@@ -31,6 +31,9 @@ from services.submissions import Submissions
 STREAM_WINDOW = 64
 """Requests of one RegisterStream that are under way, or answered and not yet read: more are not taken."""
 
+STREAM_LINGER = 1.0
+"""Seconds for which a stopping server refuses a stream's further requests by tag, before it ends the stream."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -77,6 +80,8 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
         async def answer(one: pb.RegisterStreamRequest) -> pb.RegisterStreamResponse:
             try:
+                if self._stopping.is_set():
+                    raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
                 acknowledgement = await self._register(one.request, by)
             except LedgerError as error:
                 request_id = get_contextvars().get("request_id", "")
@@ -84,7 +89,9 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
             return pb.RegisterStreamResponse(tag=one.tag, acknowledgement=acknowledgement)
 
         # Closed at once when the client leaves, not when the garbage is collected.
-        async with aclosing(pipelined(requests, answer, STREAM_WINDOW, self._stopping)) as responses:
+        async with aclosing(
+            pipelined(requests, answer, STREAM_WINDOW, self._stopping, STREAM_LINGER)
+        ) as responses:
             async for response in responses:
                 yield response
 

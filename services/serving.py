@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -77,6 +78,26 @@ class _Http(uvicorn.Server):
         yield
 
 
+class _Health(health.aio.HealthServicer):
+    """The library's health service, whose watchers are sent away when the server stops: it would keep them."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        super().__init__()
+        self._stopping = stopping
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """Tell each change of a service's state, the last of them that it stops."""
+        telling = asyncio.create_task(super().Watch(request, context))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            telling.cancel()
+            await asyncio.wait({telling})
+        await context.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING))
+
+
 @dataclass(slots=True)
 class Stop:
     """Asked for once, by a signal or by a failure; whoever must end early waits for it."""
@@ -129,8 +150,10 @@ async def serve(
 
 
 async def _started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    """Wait until uvicorn listens: it says so in a flag only."""
-    while not http.started and not serving.done():  # noqa: ASYNC110
+    """Wait until uvicorn listens: it says so in a flag only. Raises what made it fail."""
+    while not http.started:  # noqa: ASYNC110
+        if serving.done():
+            serving.result()
         await asyncio.sleep(0.005)
 
 
@@ -176,7 +199,7 @@ async def _grpc_server(
     governance_service_pb2_grpc.add_GovernanceServiceServicer_to_server(
         GovernanceServicer(Registrar(opened.ledger, opened.sequencer)), server
     )
-    healthy = health.aio.HealthServicer()
+    healthy = _Health(stop.asked)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _add_port(server, settings)
@@ -203,11 +226,24 @@ def _add_port(server: grpc.aio.Server, settings: ServeSettings) -> int:
 
 
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
+    """Read the TLS files for gRPC. Raises OSError, which names the files that cannot be used."""
     assert settings.tls_certificate is not None  # noqa: S101 - the caller has looked
     assert settings.tls_key is not None  # noqa: S101
+    # gRPC would speak of a port that cannot be bound.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except ssl.SSLError as error:
+        files = f"{settings.tls_certificate} and {settings.tls_key}"
+        raise OSError(f"{files} are not a PEM certificate and its private key: {error.reason}") from error
     pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
-    clients = settings.client_ca.read_bytes() if settings.client_ca is not None else None
-    return grpc.ssl_server_credentials([pair], clients, require_client_auth=clients is not None)
+    if settings.client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    try:
+        context.load_verify_locations(settings.client_ca)
+    except ssl.SSLError as error:
+        raise OSError(f"{settings.client_ca} holds no PEM certificates: {error.reason}") from error
+    return grpc.ssl_server_credentials([pair], settings.client_ca.read_bytes(), require_client_auth=True)
 
 
 async def _say_not_serving(healthy: health.aio.HealthServicer) -> None:

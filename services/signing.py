@@ -39,8 +39,8 @@ class HighWaterMarks:
     are reserved before the origin's first commit: a full disk never stands between commit and signature.
 
     A mark is written before its checkpoint is signed, so no death of the process loses one. It is synced to
-    the disk within a second: after a power cut the marks may be that far behind the store, which is synced
-    at every commit and then holds what was signed.
+    the disk a second later at most, or when the caller is idle: after a power cut the marks may be that far
+    behind the store, which is synced at every commit and then holds what was signed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,8 @@ class HighWaterMarks:
         self._marks: dict[str, _Mark] = {}
         self._slots = 0
         self._reserved = 0
-        self._synced = time.monotonic()
+        self._synced_at = time.monotonic()
+        self.is_synced = True
         self._read()
 
     def _read(self) -> None:
@@ -109,18 +110,20 @@ class HighWaterMarks:
             for mark in marks:
                 place = (2 * mark.slot + mark.turn % 2) * _SLOT
                 os.pwrite(self._file, _format_slot(mark.turn, mark.checkpoint), place)
-            self._sync_when_due()
+            self.is_synced = False
+            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+                self.sync()
         except OSError as error:
             raise StoreError(f"the signer's high-water marks: {error}") from error
         # Only what is written counts: a mark that failed must be written again before it is signed.
         self._marks |= {mark.checkpoint.origin: mark for mark in marks}
         self._slots = max(self._slots, *(mark.slot + 1 for mark in marks))
 
-    def _sync_when_due(self) -> None:
-        now = time.monotonic()
-        if now - self._synced >= _SYNC_SECONDS:
-            os.fdatasync(self._file)
-            self._synced = now
+    def sync(self) -> None:
+        """Make the marks durable against a power cut. Raises OSError."""
+        os.fdatasync(self._file)
+        self._synced_at = time.monotonic()
+        self.is_synced = True
 
     def _next_marks(self, changed: Sequence[Checkpoint]) -> Iterator[_Mark]:
         free = self._slots
@@ -192,6 +195,18 @@ class CheckpointSigner:
         """
         self._marks.raise_to(checkpoints)
         return [sign_checkpoint(checkpoint, self._key(checkpoint.origin)) for checkpoint in checkpoints]
+
+    @property
+    def is_synced(self) -> bool:
+        """Tell whether every mark is durable against a power cut."""
+        return self._marks.is_synced
+
+    def sync(self) -> None:
+        """Make every mark durable. Raises StoreError."""
+        try:
+            self._marks.sync()
+        except OSError as error:
+            raise StoreError(f"the signer's high-water marks: {error}") from error
 
     def _key(self, origin: str) -> SignerKey:
         key = self._keys.get(origin)

@@ -19,6 +19,7 @@ from ledger.admission import Candidate, instant
 from ledger.checkpoints import Checkpoint
 from ledger.entries import Acceptance, Submission, parse_entry
 from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError
+from ledger.governing import GOVERNING
 from ledger.hashing import Hash
 from ledger.ledger import Appended, FinishedTurn, Growth, Known, Ledger
 from ledger.notes import SignerKey
@@ -37,6 +38,9 @@ MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 
 _INLINE_BYTES: Final = 64 * 1024
 """Record bytes up to which a turn is computed in the event loop: some milliseconds."""
+
+_SYNC_AFTER: Final = 1.0
+"""Idle seconds after which the signer's marks are synced."""
 
 _QUIET_PASSES: Final = 2
 """Passes of the event loop without a newcomer after which a turn begins."""
@@ -177,8 +181,7 @@ class Sequencer:
         try:
             while self._waiting or not self._draining:
                 if not self._waiting:
-                    self._arrived.clear()
-                    await self._arrived.wait()
+                    await self._idle()
                     continue
                 await self._joined()
                 turn = self._take()
@@ -195,6 +198,14 @@ class Sequencer:
             self._waiting.clear()
             self._published.wake()
             raise
+
+    async def _idle(self) -> None:
+        """Wait for a submission; after a second without one, let the signer's marks be made durable."""
+        self._arrived.clear()
+        try:
+            await asyncio.wait_for(self._arrived.wait(), None if self._signer.is_synced else _SYNC_AFTER)
+        except TimeoutError:
+            await asyncio.to_thread(self._signer.sync)
 
     async def _joined(self) -> None:
         """Let those join who have arrived, but whom the event loop has not come to: no delay, only a pass.
@@ -219,6 +230,9 @@ class Sequencer:
             waiting = self._waiting.popleft()
             size += waiting.size
             turn.append(waiting)
+            if waiting.candidate.submission.register == GOVERNING:
+                # A register that is opened here gets its checkpoint of size 0 before anything is in it.
+                break
         self._waiting_bytes -= size
         return turn
 

@@ -20,7 +20,10 @@ STAGES: Final = (
     ("check: format, lint, types, generated files", ["make", "--no-print-directory", "check"]),
     ("ledger: formats, proofs, rules", [*PYTEST, *IN_PARALLEL, "tests/ledger", "tests/stores", "tests/faults"]),
     ("services: gRPC, HTTP, client, command line", [*PYTEST, *IN_PARALLEL, "tests/services"]),
-    ("journeys: real servers, documents, foreign clients", [*PYTEST, "tests/journeys", "tests/docs", "tests/interop"]),
+    (
+        "journeys: real servers, documents, foreign clients",
+        [*PYTEST, "tests/journeys", "tests/docs", "tests/interop"],
+    ),
     ("hammer: SIGKILL under load", [*PYTEST, "tests/hammer"]),
     ("structure: imports, layout", [*PYTEST, "tests/test_imports.py"]),
 )
@@ -38,7 +41,9 @@ def main() -> int:
         status, lines = _run(command)
         for count, kind in _COUNTS.findall(lines):
             totals[kind] += int(count)
-        print(f"== {name}: {'ok' if not status else 'FAILED'} in {time.monotonic() - started:.0f} s\n", flush=True)
+        print(
+            f"== {name}: {'ok' if not status else 'FAILED'} in {time.monotonic() - started:.0f} s\n", flush=True
+        )
         if status:
             break
     print(f"all stages: {time.monotonic() - began:.0f} s")

@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ledger.receipts import verify_receipt
 from ledger.stores.sqlite import SqliteStore
 from services.client.client import message_of
-from services.client.errors import from_rpc_error
+from services.client.errors import from_rpc_error, from_status
 from services.client.signing import SignedSubmission, sign_submission
 from tests.support import records
 from tests.support.calling import Caller, assert_refused, calling
@@ -159,10 +159,13 @@ async def test_a_stop_does_not_wait_for_those_who_watch_and_tells_them(
             server.process.send_signal(number)
             began = monotonic()
             assert {response.status for response in await rest(watched)} == {NOT_SERVING}
-            for call in (watching, stream):
-                with pytest.raises(grpc.aio.AioRpcError) as ended:
-                    await rest(call)
-                assert_refused(from_rpc_error(ended.value), CODE.UNAVAILABLE, "DRAINING")
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await rest(watching)
+            assert_refused(from_rpc_error(ended.value), CODE.UNAVAILABLE, "DRAINING")
+            await stream.write(pb.RegisterStreamRequest(tag=2, request=request))
+            (late,) = await rest(stream)
+            assert_refused(from_status(late.error), CODE.UNAVAILABLE, "DRAINING")
+            assert await stream.code() is CODE.OK
             assert await asyncio.to_thread(server.wait) == 0
             assert monotonic() - began < GRACE
 

@@ -1,8 +1,6 @@
 """The append rules of entry/1, against the vectors made by another implementation."""
 
 import base64
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest

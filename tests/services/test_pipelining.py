@@ -40,7 +40,7 @@ class Stream:
         return -number
 
     def answers(self) -> AsyncGenerator[int, None]:
-        return pipelined(self.requests(), self.answer, WINDOW, self.stopping)
+        return pipelined(self.requests(), self.answer, WINDOW, self.stopping, 0.0)
 
 
 async def settled() -> None:

@@ -32,7 +32,7 @@ from ledger.rules import read_header
 from services.client.answers import Answer, AnswerVerifier, Registered
 from services.client.channels import channel_options
 from services.client.client import Client, connect, message_of
-from services.client.errors import RefusedError, UnavailableError, from_status
+from services.client.errors import RefusedError, from_status
 from services.client.governance import govern
 from services.client.signing import SignedSubmission, sign_submission
 from tests.support.journal import Journal
@@ -216,30 +216,32 @@ class Load:
         )
         while True:
             call = RegistrationServiceStub(channel).RegisterStream()
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, UnavailableError):
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await self._pipeline(call, verifier)
             await asyncio.sleep(0.02)  # the server is going or gone: what was not answered comes first
 
     async def _pipeline(self, call: Any, verifier: AnswerVerifier) -> None:
         under_way: dict[int, str] = {}
         tags = count()
+        refused = False
         while True:
-            # A stream that takes no more still has answers to read.
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                for name in (f"stream {number}" for number in range(STREAMED)):
-                    if name not in under_way.values():
-                        tag = next(tags)
-                        request = pb.RegisterRequest(submission=message_of(self._kept(name, self._single)))
-                        await call.write(pb.RegisterStreamRequest(tag=tag, request=request))
-                        under_way[tag] = name
+            for name in (f"stream {number}" for number in range(STREAMED)):
+                if name not in under_way.values() and not refused:
+                    tag = next(tags)
+                    under_way[tag] = name
+                    request = pb.RegisterRequest(submission=message_of(self._kept(name, self._single)))
+                    await call.write(pb.RegisterStreamRequest(tag=tag, request=request))
             response = await call.read()
             if response is grpc.aio.EOF:
                 return
             name = under_way.pop(response.tag)
-            if response.HasField("error"):
-                raise from_status(response.error)
-            self._note(verifier.verify(self._pending[name], response.acknowledgement))
-            del self._pending[name]
+            if response.HasField("acknowledgement"):
+                self._note(verifier.verify(self._pending[name], response.acknowledgement))
+                del self._pending[name]
+            elif not refused:
+                assert from_status(response.error).reason == "DRAINING"
+                refused = True
+                await call.done_writing()
 
     async def _read(self, client: Client) -> None:
         """Fetch and verify receipts of what was acknowledged, and write down their checkpoints."""
