@@ -78,14 +78,14 @@ class _Http(uvicorn.Server):
         yield
 
 
-class _Health(health.aio.HealthServicer):
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
     """The library's health service, whose watchers are sent away when the server stops: it would keep them."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         super().__init__()
         self._stopping = stopping
 
-    async def Watch(self, request: Any, context: Any) -> None:
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC names it
         """Tell each change of a service's state, the last of them that it stops."""
         telling = asyncio.create_task(super().Watch(request, context))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -151,7 +151,7 @@ async def serve(
 
 async def _started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     """Wait until uvicorn listens: it says so in a flag only. Raises what made it fail."""
-    while not http.started:  # noqa: ASYNC110
+    while not http.started:
         if serving.done():
             serving.result()
         await asyncio.sleep(0.005)
@@ -229,21 +229,22 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
     """Read the TLS files for gRPC. Raises OSError, which names the files that cannot be used."""
     assert settings.tls_certificate is not None  # noqa: S101 - the caller has looked
     assert settings.tls_key is not None  # noqa: S101
-    # gRPC would speak of a port that cannot be bound.
+    pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+    # Tried here first: gRPC would only say that it cannot bind the port.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     except ssl.SSLError as error:
         files = f"{settings.tls_certificate} and {settings.tls_key}"
         raise OSError(f"{files} are not a PEM certificate and its private key: {error.reason}") from error
-    pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
     if settings.client_ca is None:
         return grpc.ssl_server_credentials([pair])
+    issuers = settings.client_ca.read_bytes()
     try:
         context.load_verify_locations(settings.client_ca)
     except ssl.SSLError as error:
         raise OSError(f"{settings.client_ca} holds no PEM certificates: {error.reason}") from error
-    return grpc.ssl_server_credentials([pair], settings.client_ca.read_bytes(), require_client_auth=True)
+    return grpc.ssl_server_credentials([pair], issuers, require_client_auth=True)
 
 
 async def _say_not_serving(healthy: health.aio.HealthServicer) -> None:
