@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -311,9 +312,7 @@ class _Scanner:
             if escape[1] not in _ESCAPED:
                 self._refuse(start + escape.start(), _wrong_escape(escape[0]))
         if not unicodedata.is_normalized("NFC", raw):
-            pairs = zip(raw, unicodedata.normalize("NFC", raw), strict=False)
-            same = next((index for index, (is_, ought) in enumerate(pairs) if is_ != ought), 0)
-            self._refuse(start + same, _NOT_NFC)
+            self._refuse(start + _first_not_nfc(raw), _NOT_NFC)
         self._position = token.end()
         return _ESCAPE.sub(lambda escape: _ESCAPED[escape[1]], raw)
 
@@ -345,6 +344,19 @@ class _Scanner:
     def _refuse(self, place: int, message: str) -> NoReturn:
         offset = len(self._text[:place].encode())
         raise MalformedError(f"byte {offset}: {_at(tuple(self._path), message)}", offset)
+
+
+def _first_not_nfc(text: str) -> int:
+    """Return the index at which a text that is not in normalization form C first differs from it.
+
+    Only the shortest prefix at fault is normalized: to order many marks that are out of order takes quadratic
+    time, during which no other thread runs. What stands before its last character is in order.
+    """
+    length = 1 + bisect_left(
+        range(1, len(text)), True, key=lambda length: not unicodedata.is_normalized("NFC", text[:length])
+    )
+    pairs = zip(text, unicodedata.normalize("NFC", text[:length]), strict=False)
+    return next((index for index, (is_, ought) in enumerate(pairs) if is_ != ought), 0)
 
 
 # What the rules are called, once for both readings.

@@ -32,7 +32,7 @@ from ledger.records import (
     read_record,
 )
 from ledger.tlog_proofs import verify_tlog_proof
-from ledger.values import is_ledger_origin, is_register
+from ledger.values import is_ledger_origin, is_register, is_uuid
 from ledger.witnessing import Bounds, Cosignature, JudgedCheckpoint, Policy, Timeline, judge
 
 __all__ = [
@@ -105,7 +105,8 @@ class VerifiedReceipt:
     that `signers` (32-byte keys; empty on an entry that the ledger wrote) signed it, in the submission
     `submission_id`; `bounds`; and `authorised` and `anchored` where not None.
     Only claimed: `submitter` and `accepted_at`, by the ledger; `department`, unless `authorised`.
-    `record_type` is None where the record does not say one.
+    `record_type`, `record_id` and `version` are None where the record does not say one; `record_type` may be
+    any text, since a type need not be known.
     """
 
     ledger_origin: str
@@ -157,7 +158,9 @@ def _left_open(verified: VerifiedReceipt) -> Iterator[str]:
         if verified.authorised is None:
             yield f"That the signing key is one of {verified.department} is claimed and not proved."
         else:
-            yield "That the signing key had not been revoked is not shown."
+            yield "That governance agreed to the signing key and that it had not been revoked is not shown."
+    if verified.register == _GOVERNING and verified.signers:
+        yield "That the signers are those who govern is not shown: the governing register itself says who does."
     if verified.anchored is None and verified.register != _GOVERNING:
         yield "Not anchored: the governing register need not commit to this history."
     if any(finding.kind is FindingKind.TYPE_NOT_UNDERSTOOD for finding in verified.findings):
@@ -193,7 +196,7 @@ def verify_receipt(data: bytes, policy: Policy) -> VerifiedReceipt:
         anchored, anchoring = _verify_anchor(subject, receipt.anchor)
         cosignatures += anchoring
     bounds = Timeline(cosignatures, policy.quorum).bounds(subject.index)
-    version = members.get("version")
+    record_id, version = _string(members, "record_id"), members.get("version")
     return VerifiedReceipt(
         ledger_origin=ledger_origin,
         register=register,
@@ -203,7 +206,7 @@ def verify_receipt(data: bytes, policy: Policy) -> VerifiedReceipt:
         entry=entry,
         record=entry.record,
         record_type=_string(members, "type"),
-        record_id=_string(members, "record_id"),
+        record_id=record_id if record_id is not None and is_uuid(record_id) else None,
         version=version if type(version) is int else None,
         submission_id=submission_id,
         signers=subject.signers,

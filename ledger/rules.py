@@ -18,7 +18,6 @@ from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.records import Record
 from ledger.values import FromOne, is_uuid
 
-GOVERNANCE_REGISTER: Final = "governing"
 _WITHDRAWN: Final = "decision.withdrawn/1"
 
 
@@ -85,8 +84,8 @@ Registered = Mapping[str, Mapping[int, Earlier]]
 class Refusal:
     """The first rule that a submission breaks.
 
-    `position` is that of the record refused, None where no one record is; `earlier` what it met;
-    `registered` every position whose very bytes are registered already, with its index.
+    `position` is that of the record refused, None where no one record is; `record` its bytes; `earlier` what
+    it met; `registered` every position whose very bytes are registered already, with its index.
     """
 
     reason: Reason
@@ -94,6 +93,7 @@ class Refusal:
     header: Header | None = None
     earlier: Earlier | None = None
     registered: tuple[tuple[int, int], ...] = ()
+    record: bytes = b""
 
     def error(self) -> RejectedError:
         """Return the refusal as registration reports it before acceptance (formats.md, section 19)."""
@@ -105,6 +105,8 @@ class Refusal:
             detail["last_sha256"] = self.earlier.sha256()
             if self.earlier.index is not None:
                 detail["index"] = str(self.earlier.index)
+        if self.reason is Reason.RECORD_CONFLICT:
+            detail["sha256"] = hashlib.sha256(self.record).hexdigest()
         positions = self.registered or ((self.position, -1),)
         if self.registered:
             detail["registered"] = ",".join(f"{position}:{index}" for position, index in self.registered)
@@ -147,7 +149,7 @@ def judge_records(message: Message, headers: Sequence[Header], registered: Regis
             if found is not None:
                 reason, earlier = found
                 same = _registered_positions(headers, records, registered, reason)
-                return Refusal(reason, position, header, earlier, same)
+                return Refusal(reason, position, header, earlier, same, records[position])
     return None
 
 

@@ -13,7 +13,7 @@ from daybook.registration.v1 import registration_service_pb2 as pb
 
 from ledger import canonical
 from ledger.admission import rejection
-from ledger.entries import MAX_RECORDS, MAX_SUBMISSION, pae, submission_body, submission_id
+from ledger.entries import MAX_RECORD, MAX_RECORDS, MAX_SUBMISSION, pae, submission_body, submission_id
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.hashing import leaf_hash
 from ledger.records import check_place, parse_record, violations
@@ -22,7 +22,10 @@ from ledger.values import is_register
 from services import wire
 
 MAX_VIOLATIONS: Final = 1_000
-"""Violations answered at once, over all records."""
+"""Violations answered at once, over all records: once so many are found, further drafts are not judged."""
+
+_MAX_DRAFT: Final = MAX_RECORD + 4_096
+"""Bytes of the largest draft that is looked into: canonical JSON is hardly ever shorter than protobuf."""
 
 
 def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.PrepareRecordsResponse:
@@ -35,6 +38,9 @@ def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.Prepare
     response = pb.PrepareRecordsResponse()
     found: list[Violation] = []
     for position, draft in enumerate(request.records):
+        if len(found) >= MAX_VIOLATIONS:
+            response.records.add()
+            continue
         record, wrong = _prepared(draft, request.register)
         found += (violation.within(f"records[{position}]") for violation in wrong)
         response.records.append(record)
@@ -53,7 +59,7 @@ def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.Prepare
 
 
 def _check_request(request: pb.PrepareRecordsRequest, ledger_origin: str) -> None:
-    if request.ledger_origin and request.ledger_origin != ledger_origin:
+    if request.ledger_origin != ledger_origin:
         text = f"this ledger's origin is {ledger_origin!r}, the request says {request.ledger_origin!r}"
         raise rejection([Violation(Reason.BODY_MISMATCH, text, "ledger_origin")])
     if not is_register(request.register):
@@ -65,6 +71,9 @@ def _check_request(request: pb.PrepareRecordsRequest, ledger_origin: str) -> Non
 
 
 def _prepared(draft: drafts_pb2.Draft, register: str) -> tuple[pb.PreparedRecord, tuple[Violation, ...]]:
+    if draft.ByteSize() > _MAX_DRAFT:
+        text = f"the record would have more than {MAX_RECORD} bytes"
+        return pb.PreparedRecord(), (Violation(Reason.RECORD_TOO_LARGE, text),)
     try:
         members = wire.record_members(draft, register)
     except RejectedError as error:

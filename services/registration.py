@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 from uuid import UUID
@@ -54,12 +55,15 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         self._receipts = receipts
         self._registrar = Registrar(ledger, submissions)
         self._stopping = stopping
+        self._preparer = ThreadPoolExecutor(1, "preparer")
 
     async def PrepareRecords(
         self, request: pb.PrepareRecordsRequest, context: Context
     ) -> pb.PrepareRecordsResponse:
         """Return the canonical bytes of typed records, what to sign, and every violation."""
-        return await asyncio.to_thread(prepare, request, self._ledger.origin)
+        # One at a time: nobody waits for long behind requests that are made to take long.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._preparer, prepare, request, self._ledger.origin)
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Register one submission."""
@@ -126,7 +130,12 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
     def _index(self, request: pb.GetReceiptRequest) -> int:
         size = self._published.latest(request.register).size
-        if request.WhichOneof("entry") == "record":
+        asked = request.WhichOneof("entry")
+        if asked is None:
+            text = "say which entry: `index` or `record`"
+            violation = Violation(Reason.INVALID_FIELD, text, "entry")
+            raise RejectedError(Reason.INVALID_FIELD, f"entry: {text}", violations=(violation,))
+        if asked == "record":
             return self._index_of_record(request, size)
         if request.index >= size:
             raise RejectedError(

@@ -37,6 +37,8 @@ class HighWaterMarks:
 
     An origin has two slots of 512 bytes, written in turn, so that a torn write leaves the one before. They
     are reserved before the origin's first commit: a full disk never stands between commit and signature.
+    Where both were written and neither can be read, that is no torn write: opening raises StoreError, since
+    a signer that has forgotten would sign anything.
 
     A mark is written before its checkpoint is signed, so no death of the process loses one. It is synced to
     the disk a second later at most, or when the caller is idle: after a power cut the marks may be that far
@@ -51,15 +53,21 @@ class HighWaterMarks:
         self._reserved = 0
         self._synced_at = time.monotonic()
         self.is_synced = True
-        self._read()
+        try:
+            self._read()
+        except StoreError:
+            os.close(self._file)
+            raise
 
     def _read(self) -> None:
         data = os.pread(self._file, os.fstat(self._file).st_size, 0)
         self._reserved = len(data) // (2 * _SLOT)
         for slot in range(self._reserved):
-            for turn in (0, 1):
-                start = (2 * slot + turn) * _SLOT
-                found = _parse_slot(data[start : start + _SLOT])
+            pair = [data[start : start + _SLOT] for start in (2 * slot * _SLOT, (2 * slot + 1) * _SLOT)]
+            parsed = [_parse_slot(one) for one in pair]
+            if parsed == [None, None] and all(map(any, pair)):
+                raise StoreError(f"the signer's high-water marks: those of origin {slot} are damaged")
+            for found in parsed:
                 if found is None:
                     continue
                 number, checkpoint = found

@@ -211,7 +211,8 @@ TABLE: Final[Mapping[Reason, Row]] = {
     Reason.RECORD_CONFLICT: Row(
         _C.ALREADY_EXISTS,
         "This version of the record is registered already, with other bytes.",
-        f"BadRequest: the record; {_LAST}; `index` of the entry",
+        "BadRequest: the record; `record_id`, `version`, `sha256` of the record sent; `last_version` and "
+        "`last_sha256` of the one that stands there; `index` of its entry",
     ),
     Reason.RECORD_ALREADY_REGISTERED: Row(
         _C.ALREADY_EXISTS,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -46,6 +47,9 @@ _QUIET_PASSES: Final = 2
 """Passes of the event loop without a newcomer after which a turn begins."""
 
 _log = structlog.get_logger()
+
+_Asked = TypeVarTuple("_Asked")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,12 @@ class Sequencer:
         self._arrived = asyncio.Event()
         self._draining = False
         self._down = False
+        # Of its own: whatever callers make the shared threads do, no commit waits behind it.
+        self._thread = ThreadPoolExecutor(1, "sequencer")
+
+    async def _apart(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
+        """Do work in the sequencer's own thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *asked)
 
     def sign_heads(self) -> None:
         """Sign every committed head again and show it: repairs a crash between commit and signature.
@@ -190,7 +200,7 @@ class Sequencer:
                 for waiting, answer in zip(turn, answers, strict=True):
                     _settle(waiting.answer, answer)
                 turn = []
-            await asyncio.to_thread(self._keep_notes)
+            await self._apart(self._keep_notes)
         except BaseException:
             self._down = True
             for waiting in (*turn, *self._waiting):
@@ -198,6 +208,9 @@ class Sequencer:
             self._waiting.clear()
             self._published.wake()
             raise
+        finally:
+            # A commit that was cancelled goes on: the store may be closed only after it.
+            self._thread.shutdown()
 
     async def _idle(self) -> None:
         """Wait for a submission; after a second without one, let the signer's marks be made durable."""
@@ -205,7 +218,7 @@ class Sequencer:
         try:
             await asyncio.wait_for(self._arrived.wait(), None if self._signer.is_synced else _SYNC_AFTER)
         except TimeoutError:
-            await asyncio.to_thread(self._signer.sync)
+            await self._apart(self._signer.sync)
 
     async def _joined(self) -> None:
         """Let those join who have arrived, but whom the event loop has not come to: no delay, only a pass.
@@ -243,16 +256,16 @@ class Sequencer:
         every signature.
         """
         small = sum(one.size for one in waiting) <= _INLINE_BYTES
-        drafted = self._draft(waiting) if small else await asyncio.to_thread(self._draft, waiting)
+        drafted = self._draft(waiting) if small else await self._apart(self._draft, waiting)
         try:
-            await asyncio.to_thread(self._commit, drafted)
+            await self._apart(self._commit, drafted)
         except StorageFullError as error:
             _log.warning("storage full", waiting=len(waiting))
             text = f"{error}; nothing was written, ask again later"
             return [RejectedError(Reason.STORAGE_FULL, text) for _ in waiting]
         if small:
             return self._answers(waiting, drafted)
-        return await asyncio.to_thread(self._answers, waiting, drafted)
+        return await self._apart(self._answers, waiting, drafted)
 
     def _draft(self, waiting: Sequence[_Waiting]) -> _Drafted:
         turn = self._ledger.turn()

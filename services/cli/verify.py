@@ -20,8 +20,9 @@ from ledger import base64
 from ledger.errors import MalformedError, RejectedError, VerificationError
 from ledger.own_records import record_digest
 from ledger.receipts import VerifiedReceipt, verify_receipt
+from ledger.shapes import shown
 from ledger.withholding import open_disclosure, parse_disclosure
-from ledger.witnessing import Policy, check_clocks
+from ledger.witnessing import Cosignature, Policy, check_clocks
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
 from services.cli.reporting import IntegrityError, JsonOption, UsageError, expected_failures, reason_of, report
 
@@ -68,12 +69,20 @@ def _verified(path: Path, policy: Policy) -> VerifiedReceipt:
     data = path.read_bytes()
     try:
         verified = verify_receipt(data, policy)
-        check_clocks(verified.cosignatures, int(time.time()))
+        check_clocks(_every_cosignature(verified), int(time.time()))
     except (MalformedError, VerificationError) as error:
         raise IntegrityError(
             f"{path} does NOT verify: {error}", reason_of(error), {"receipt": str(path)}
         ) from error
     return verified
+
+
+def _every_cosignature(verified: VerifiedReceipt) -> Iterator[Cosignature]:
+    yield from verified.cosignatures
+    if verified.authorised is not None:
+        yield from verified.authorised.cosignatures
+    if verified.anchored is not None:
+        yield from verified.anchored.by.cosignatures
 
 
 # Disclosures and documents
@@ -191,7 +200,8 @@ def _told(
     yield "The receipt verifies."
     yield ""
     yield "Proved"
-    yield f"  Record     {verified.record_id}, version {verified.version}, {verified.record_type}"
+    # Only a record that keeps the rules has them all; what else it says must not pass for lines of ours.
+    yield f"  Record     {verified.record_id}, version {verified.version}, {shown(verified.record_type)}"
     yield f"  Digest     SHA-256 {record_digest(verified.record)}"
     yield f"  Register   {verified.register}"
     yield f"  Ledger     {verified.ledger_origin}"
@@ -206,7 +216,7 @@ def _told(
             f"{verified.anchored.size} entries that covers it"
         )
     if evidence is not None:
-        kind = f", {evidence.kind}" if evidence.kind else ""
+        kind = f", {shown(evidence.kind)}" if evidence.kind else ""
         yield f"  Document   {evidence.path} is evidence {evidence.item} of the record{kind}"
     for path, value in opened.items():
         yield f"  Disclosed  {path} = {json.dumps(value, ensure_ascii=False)}"

@@ -230,7 +230,10 @@ class AnswerVerifier:
 
 
 def _entries(submission: SignedSubmission, acceptance: Acceptance) -> list[bytes]:
-    """Rebuild the entries that the ledger must have formed (formats.md, section 6)."""
+    """Rebuild the entries that the ledger must have formed (formats.md, section 6).
+
+    Raises MalformedError where the envelope's text, which came from the server, is not well formed.
+    """
     entries = form_entries(
         Submission(
             submission.register,
@@ -241,8 +244,10 @@ def _entries(submission: SignedSubmission, acceptance: Acceptance) -> list[bytes
         ),
         acceptance,
     )
-    # The envelope's text came from the server; the first entry shows it to be well formed for all of them.
-    parse_entry(entries[0])
+    # Text that ends the envelope early would make the rest of it, and other bytes, the record. What parses as
+    # just what was put in is well formed, and then for all of them.
+    if parse_entry(entries[0]).acceptance != acceptance:
+        raise MalformedError("envelope: its text does not stay in its members")
     return entries
 
 

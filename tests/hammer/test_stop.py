@@ -7,7 +7,7 @@ import random
 import signal
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ledger.receipts import verify_receipt
 from ledger.stores.sqlite import SqliteStore
 from services.client.client import message_of
-from services.client.errors import from_rpc_error, from_status
+from services.client.errors import from_rpc_error
 from services.client.signing import SignedSubmission, sign_submission
 from tests.support import records
 from tests.support.calling import Caller, assert_refused, calling
@@ -32,7 +32,7 @@ from tests.support.certificates import Issuer, Pair, make_issuer
 from tests.support.journal import Journal, compare
 from tests.support.ledger_dir import LedgerOnDisk, make_ledger
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER
-from tests.support.load import Load
+from tests.support.load import PATIENCE, Load
 from tests.support.server_process import (
     ANY_PORT,
     Server,
@@ -90,11 +90,12 @@ async def test_a_stop_under_load_answers_all_that_it_accepted(ledger: LedgerOnDi
             status = await asyncio.to_thread(server.wait)
             assert monotonic() - began < GRACE
             registered = _registered(ledger)
-            # The last answers may still be on their way through this process.
-            for _ in range(500):
-                if not registered - _answered(load.journal):
-                    break
-                await asyncio.sleep(0.01)
+            # The last answers may still be on their way through this process: a client that has its answer
+            # asks for the key's evidence too, until its time is over, before it hands the answer on.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE + 5):
+                    while registered - _answered(load.journal):
+                        await load.answered()
     assert status == 0, server.errors()
     assert registered - _answered(load.journal) == set()
     compare(load.journal, ledger)
@@ -162,9 +163,7 @@ async def test_a_stop_does_not_wait_for_those_who_watch_and_tells_them(
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 await rest(watching)
             assert_refused(from_rpc_error(ended.value), CODE.UNAVAILABLE, "DRAINING")
-            await stream.write(pb.RegisterStreamRequest(tag=2, request=request))
-            (late,) = await rest(stream)
-            assert_refused(from_status(late.error), CODE.UNAVAILABLE, "DRAINING")
+            assert await rest(stream) == []
             assert await stream.code() is CODE.OK
             assert await asyncio.to_thread(server.wait) == 0
             assert monotonic() - began < GRACE

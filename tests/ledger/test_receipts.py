@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import entries
+from ledger import base64, entries
 from ledger.errors import LedgerError, MalformedError, ProofError, SignatureError, VerificationError
 from ledger.hashing import Hash
 from ledger.notes import SignatureLine, format_note, split_note
@@ -31,7 +31,7 @@ from ledger.records import uuid8
 from ledger.tlog_proofs import TlogProof
 from ledger.witnessing import Policy, cosign
 from tests.support.forged_ledger import ACCEPTANCE, ACCEPTED, Log, canonical, signed_entry
-from tests.support.story import LEDGER_ORIGIN, ORIGIN, REGISTER, policy, receipt, signer, unwitnessed
+from tests.support.story import LEDGER_ORIGIN, ORIGIN, REGISTER, policy, receipt, secret, signer, unwitnessed
 from tests.support.vectors import VECTORS, load
 
 CASES = {
@@ -326,6 +326,27 @@ def test_whole_groups_may_be_removed_and_less_is_proved_and_said() -> None:
 
     for said in ("No earliest time", "claimed and not proved", "Not anchored"):
         assert not any(said in text for text in whole.not_proved)
+
+
+def test_who_governs_is_never_taken_from_a_receipt_and_it_says_so() -> None:
+    """Were this false, an entry that no governance key has signed would be shown as the ledger's decision."""
+    times = dict.fromkeys(("one", "two"), ACCEPTED)
+    key = base64.encode(secret("stranger").public)
+    members = {"record_id": "1168b4da-721e-452a-abad-d256e13d742c", "register": "governing", "version": 1}
+    authorising = canonical(
+        {**members, "department": DEPARTMENT, "key": key, "label": "A key", "type": "key.authorised/1"}
+    )
+    governing = Log("governing", [signed_entry("governing", authorising, ["stranger"])])
+    proof = governing.proof(0, 1, times)
+    alone = verify_receipt(Receipt(governing.data[0], proof).data(), POLICY)
+    assert any("signers are those who govern is not shown" in text for text in alone.not_proved)
+
+    record = (VECTORS / "records" / "decision.registered.json").read_bytes()
+    log = Log(REGISTER, [signed_entry(REGISTER, record, ["stranger"])])
+    evidence = KeyEvidence(governing.data[0], proof)
+    verified = verify_receipt(Receipt(log.data[0], log.proof(0, 1, times), key=evidence).data(), POLICY)
+    assert verified.authorised is not None
+    assert any("That governance agreed to the signing key" in text for text in verified.not_proved)
 
 
 def test_under_quorum_none_it_says_that_nothing_is_witnessed() -> None:

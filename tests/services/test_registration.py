@@ -624,6 +624,7 @@ async def test_the_same_version_with_other_bytes_is_refused_with_both_digests(ca
         "RECORD_CONFLICT",
         "records[1]",
         index=str(answer.first_index),
+        sha256=hashlib.sha256(other).hexdigest(),
         last_version="1",
         last_sha256=hashlib.sha256(first).hexdigest(),
     )
@@ -811,6 +812,12 @@ async def test_a_receipt_of_what_is_not_there_is_refused(caller: Caller) -> None
             "SIZE_NOT_REACHED",
             latest_size=str(size),
         )
+    await caller.refused(
+        caller.registration.GetReceipt(pb.GetReceiptRequest(register=REGISTER)),
+        CODE.INVALID_ARGUMENT,
+        "INVALID_FIELD",
+        "entry",
+    )
     known = record()
     await caller.register(signed(known))
     record_id = canonical.parse(known)["record_id"]
@@ -951,11 +958,44 @@ async def test_every_violation_of_every_draft_is_the_answer(caller: Caller) -> N
     assert to_sign == (b"", b"", b"", "")
 
 
+async def test_a_draft_of_endless_empty_members_is_not_looked_into(caller: Caller) -> None:
+    crowded = draft()
+    for _ in range(40_000):
+        crowded.decision.relations.add()
+    request = pb.PrepareRecordsRequest(ledger_origin=ORIGIN, register=REGISTER, records=[crowded, draft()])
+
+    prepared = await caller.registration.PrepareRecords(request)
+
+    (violation,) = prepared.violations
+    assert (violation.field, violation.reason) == ("records[0]", "RECORD_TOO_LARGE")
+    assert [bool(record.record) for record in prepared.records] == [False, True]
+
+
+async def test_a_thousand_violations_are_enough_to_answer(caller: Caller) -> None:
+    crowded = draft()
+    for _ in range(500):
+        crowded.decision.relations.add()
+    request = pb.PrepareRecordsRequest(
+        ledger_origin=ORIGIN, register=REGISTER, records=[*[crowded] * 999, draft()]
+    )
+
+    prepared = await caller.registration.PrepareRecords(request, timeout=5)
+
+    assert len(prepared.violations) == 1_000
+    assert len(prepared.records) == 1_000
+    assert not prepared.body
+
+
 async def test_a_preparation_for_another_ledger_or_of_nothing_is_refused(caller: Caller) -> None:
     """If false, a department could sign for a ledger that it does not mean."""
     for request, reason, field in (
         (
             pb.PrepareRecordsRequest(ledger_origin="other.test", register=REGISTER, records=[draft()]),
+            "BODY_MISMATCH",
+            "ledger_origin",
+        ),
+        (
+            pb.PrepareRecordsRequest(register=REGISTER, records=[draft()]),
             "BODY_MISMATCH",
             "ledger_origin",
         ),

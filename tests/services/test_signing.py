@@ -208,3 +208,15 @@ def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     """False if others could read or write what holds the signer back."""
     reopened(path)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_marks_of_which_neither_can_be_read_stop_the_signer(marks: HighWaterMarks, path: Path) -> None:
+    """False if a signer whose memory was damaged took itself for one that has signed nothing."""
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    assert reopened(path).latest("ledger.test/a") is not None
+    data[SLOT + 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged"):
+        HighWaterMarks(path)

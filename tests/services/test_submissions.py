@@ -410,3 +410,34 @@ async def test_a_signer_that_refuses_ends_the_sequencer(
         assert served.published.latest(REGISTER).size == 0
     with pytest.raises(SplitViewError):
         Running(store, tmp_path / "marks", clock)
+
+
+async def test_no_commit_waits_behind_what_callers_make_the_shared_threads_do(served: Running) -> None:
+    """False if a few calls that take long could stop all registration (P9)."""
+    done = threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(done.wait)) for _ in range(64)]
+    try:
+        accepted = await asyncio.wait_for(served.send(of(0)), 10)
+        assert accepted.run.count == 1
+    finally:
+        done.set()
+        await asyncio.gather(*busy)
+
+
+async def test_a_cancelled_sequencer_ends_after_the_commit_that_is_under_way(
+    store: GatedStore, tmp_path: Path, clock: Clock
+) -> None:
+    """False if the store could be closed while it is written to."""
+    made = Running(store, tmp_path / "marks", clock)
+    task = made.start()
+    store.gate.clear()
+    store.entered.clear()
+    sent = made.send(of(0))
+    await asyncio.to_thread(store.entered.wait)
+    threading.Timer(0.2, store.gate.set).start()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert store.commits == [1]
+    assert await reason_of(sent) is Reason.BACKEND_DOWN
+    made.signer.close()

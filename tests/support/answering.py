@@ -34,9 +34,13 @@ def key(name: str) -> SecretKey:
 
 
 class AnsweringLedger:
-    """A register of `before` entries made up here, and an answer for whatever is submitted after them."""
+    """A register of `before` entries made up here, and an answer for whatever is submitted after them.
 
-    def __init__(self, before: int = 5) -> None:
+    It accepts with `acceptance`, well formed or not.
+    """
+
+    def __init__(self, before: int = 5, acceptance: Acceptance = ACCEPTANCE) -> None:
+        self.acceptance = acceptance
         self.leaves = [leaf_hash(b"entry %d" % number) for number in range(before)]
         self.log = SignerKey(f"{LEDGER_ORIGIN}/governing", key("log"))
         self.acknowledger = SignerKey(f"{LEDGER_ORIGIN}/acknowledgements", key("acknowledgements"))
@@ -67,7 +71,7 @@ class AnsweringLedger:
                 submission.submission_id,
                 submission.paths,
             ),
-            ACCEPTANCE,
+            self.acceptance,
         )
         self.leaves += [leaf_hash(entry) for entry in entries]
         self.leaves += [leaf_hash(b"later %d" % number) for number in range(after)]
@@ -79,9 +83,9 @@ class AnsweringLedger:
             state=submission_pb2.STATE_SEQUENCED,
             note=self.acknowledgement(submission),
             envelope=submission_pb2.Envelope(
-                accepted_at=ACCEPTANCE.accepted_at,
-                submitter=ACCEPTANCE.submitter,
-                governing_size=ACCEPTANCE.governing_size,
+                accepted_at=self.acceptance.accepted_at,
+                submitter=self.acceptance.submitter,
+                governing_size=self.acceptance.governing_size,
             ),
             first_index=first,
             checkpoint=self.checkpoint(size, extension.after.root()),

@@ -32,7 +32,7 @@ from ledger.rules import read_header
 from services.client.answers import Answer, AnswerVerifier, Registered
 from services.client.channels import channel_options
 from services.client.client import Client, connect, message_of
-from services.client.errors import RefusedError, from_status
+from services.client.errors import RefusedError, UnavailableError, from_status
 from services.client.governance import govern
 from services.client.signing import SignedSubmission, sign_submission
 from tests.support.journal import Journal
@@ -40,8 +40,11 @@ from tests.support.ledger_dir import LedgerOnDisk, authorising, opening, revokin
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER, decision
 from tests.support.records import correction
 
-PATIENCE: Final = 20.0
-"""Seconds that a call is given, retries included: longer than any stop or restart."""
+PATIENCE: Final = 5.0
+"""Seconds that a call is given, retries included: far more than any answer takes."""
+
+_GONE: Final = (asyncio.CancelledError, UnavailableError)
+"""How a task may end: dropped by the caller, or because the server was away for longer than its patience."""
 
 STREAMED: Final = 12
 """Submissions that a stream has under way at once."""
@@ -76,8 +79,8 @@ class Load:
     async def on(self, address: str) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Load the server at `address` from here to the end of the block, then drop every call under way.
 
-        Yields the tasks. A task ends only with an error: anything but an answer, a refusal that was asked
-        for, or a server that went away. That error is raised at the end.
+        Yields the tasks. Any answer but the right one, and any refusal that was not asked for, is raised at
+        the end; that the server went away is not.
         """
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(
@@ -94,7 +97,7 @@ class Load:
                     task.cancel()
                 ended = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in ended:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, _GONE):
                 raise outcome
 
     async def answered(self) -> None:

@@ -4,18 +4,24 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ledger import canonical
+from ledger.notes import format_note, split_note
 from ledger.receipt_file import Receipt
+from ledger.witnessing import Policy, cosign
 from services.client.answers import Registered
 from services.client.signing import sign_submission
 from tests.support.answering import ORIGIN, AnsweringLedger, key
 from tests.support.command import run, run_json
+from tests.support.forged_ledger import ACCEPTED, Log, signed_entry
+from tests.support.forged_ledger import canonical as canonical_json
 from tests.support.records import decision_bytes
 from tests.support.server import environment
+from tests.support.story import LEDGER_ORIGIN, REGISTER, signer
 from tests.support.vectors import VECTORS, load
 
 POLICY = VECTORS / "policy"
@@ -51,6 +57,44 @@ def test_the_text_says_what_is_proved_and_what_is_not() -> None:
     assert "department-for-synthetic-affairs/secretary-of-state" in proved
     assert "2026-07-03T15:20:11.042Z" in claimed
     assert "not been revoked is not shown" in not_proved
+
+
+@pytest.mark.parametrize("late", ["key", "anchor"])
+def test_a_clock_far_ahead_on_a_governing_checkpoint_is_refused_too(tmp_path: Path, late: str) -> None:
+    """False if a time that has not come passed wherever it is not the register's own."""
+    parsed = Receipt.parse(FULLEST.read_bytes())
+    group = getattr(parsed, late)
+    opened = Policy.parse(POLICY.read_bytes()).open(group.proof.note, f"{LEDGER_ORIGIN}/governing")
+    text, lines = split_note(group.proof.note)
+    kept = [line for line in lines if "witness" not in line.name]
+    ahead = [
+        cosign(opened.checkpoint, signer(f"witness {name}", f"witness-{name}.example/w"), 1 << 40)
+        for name in ("one", "two")
+    ]
+    proof = replace(group.proof, note=format_note(text, [*kept, *ahead]))
+    path = tmp_path / "receipt"
+    path.write_bytes(replace(parsed, **{late: replace(group, proof=proof)}).data())
+    result = run("verify", path, "--policy", POLICY, status=1)
+    assert "in the future" in result.stderr
+
+
+def test_what_a_record_says_it_is_cannot_pass_for_what_is_proved(tmp_path: Path) -> None:
+    """False if whoever writes a record could write lines of the report, or steer the reader's terminal."""
+    names = {
+        "record_id": "x\n  Signed     by the archive",
+        "type": "y\n  Witnessed  by all\x1b[2J",
+        "version": 1,
+    }
+    entry = signed_entry(REGISTER, canonical_json({**names, "register": REGISTER}), ["stranger"])
+    log = Log(REGISTER, [entry])
+    times = dict.fromkeys(("one", "two", "three"), ACCEPTED)
+    path = tmp_path / "receipt"
+    path.write_bytes(Receipt(entry, log.proof(0, 1, times)).data())
+    lines = run("verify", path, "--policy", POLICY).stdout.splitlines()
+    assert not any("by the archive" in line or "by all" in line for line in lines if "Record" not in line)
+    assert "\x1b" not in "".join(lines)
+    told = run_json("verify", path, "--policy", POLICY)
+    assert (told["record_id"], told["record_type"]) == (None, names["type"])
 
 
 def test_json_has_the_same_with_stable_names() -> None:

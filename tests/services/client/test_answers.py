@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger import base64
 from ledger.errors import ProofError, SignatureError, VerificationError
 from ledger.receipt_file import KeyEvidence, Receipt
 from ledger.receipts import verify_receipt
@@ -132,6 +133,25 @@ def test_an_envelope_that_would_break_out_of_its_string_is_refused() -> None:
     answer.envelope.submitter = 'anonymous","type":"x'
     with pytest.raises(VerificationError, match="envelope"):
         ledger.verifier().verify(signed, answer)
+
+
+@pytest.mark.parametrize("name", ["accepted_at", "submitter"])
+def test_an_envelope_that_ends_early_cannot_bring_other_bytes_as_the_record(name: str) -> None:
+    """False if a ledger could register what nobody signed, and the client took it for its own record."""
+    signed = submission(1)
+    (signature,) = signed.signatures
+    after = f'"governing_size":{ACCEPTANCE.governing_size},"submission":{{"count":1,"position":0,"signatures":'
+    after += (
+        f'[{{"key":"{base64.encode(signature.key)}","signature":"{base64.encode(signature.signature)}"}}]}}'
+    )
+    if name == "submitter":
+        acceptance = replace(ACCEPTANCE, submitter=f'{ACCEPTANCE.submitter}","type":"entry/1"}}\nforged')
+    else:
+        early = f'{ACCEPTANCE.accepted_at}",{after},"submitter":"anonymous","type":"entry/1"}}\nforged'
+        acceptance = replace(ACCEPTANCE, accepted_at=early)
+    ledger = AnsweringLedger(acceptance=acceptance)
+    with pytest.raises(VerificationError, match="does not stay in its members"):
+        ledger.verifier().verify(signed, ledger.answer(signed))
 
 
 LEDGER = AnsweringLedger()
