@@ -6,21 +6,18 @@ the tree. What is promised is entries, or one provable rejection.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import datetime
 
 from ledger.checkpoints import parse_decimal
 from ledger.entries import MAX_RECORDS
 from ledger.errors import MalformedError, SignatureError
 from ledger.notes import SignerKey, VerifierKey, open_note, sign_note
-from ledger.values import is_ledger_origin, is_register, is_sha256
+from ledger.values import is_accepted_at, is_ledger_origin, is_register, is_sha256
 
 VERSION = "daybook.acknowledgement/1"
 """The first line of an acknowledgement."""
 
 _KEY = "/acknowledgements"
-_ACCEPTED_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,8 @@ class Acknowledgement:
             raise MalformedError("acknowledgement: submission_id is not 64 hex digits")
         if not 1 <= self.count <= MAX_RECORDS:
             raise MalformedError(f"acknowledgement: count {self.count} is not 1..{MAX_RECORDS}")
-        try:
-            if not _ACCEPTED_AT.fullmatch(self.accepted_at):
-                raise ValueError(self.accepted_at)
-            datetime.fromisoformat(self.accepted_at)
-        except ValueError as error:
-            raise MalformedError("acknowledgement: accepted_at is not YYYY-MM-DDTHH:MM:SS.mmmZ") from error
+        if not is_accepted_at(self.accepted_at):
+            raise MalformedError("acknowledgement: accepted_at is not YYYY-MM-DDTHH:MM:SS.mmmZ")
 
     @property
     def key_name(self) -> str:

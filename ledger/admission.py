@@ -6,7 +6,7 @@ again. Nothing else is refused: a signed false statement is evidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -53,7 +53,9 @@ def admit(submission: Submission) -> Candidate:
     if violations:
         raise rejection(violations[:MAX_VIOLATIONS])
     headers = tuple(map(header_of, records))
-    _refuse_repeats(headers)
+    repeats = list(repeated(headers))
+    if repeats:
+        raise rejection(repeats[:MAX_VIOLATIONS])
     return Candidate(submission, tuple(records), headers)
 
 
@@ -76,13 +78,14 @@ def _violations(error: MalformedError | RejectedError) -> tuple[Violation, ...]:
     return error.violations or (Violation(error.reason, str(error)),)
 
 
-def _refuse_repeats(headers: tuple[Header, ...]) -> None:
+def repeated(headers: Sequence[Header]) -> Iterator[Violation]:
+    """Yield every record whose record_id and version stand earlier in the same submission."""
     seen: dict[tuple[str, int], int] = {}
     for position, header in enumerate(headers):
         first = seen.setdefault((header.record_id, header.version), position)
         if first != position:
             text = f"the same record_id and version as records[{first}]"
-            raise rejection([Violation(Reason.DUPLICATE_IN_SUBMISSION, text, f"records[{position}].record_id")])
+            yield Violation(Reason.DUPLICATE_IN_SUBMISSION, text, f"records[{position}].record_id")
 
 
 def refuse_future(candidate: Candidate, accepted_at: str) -> None:
@@ -90,15 +93,16 @@ def refuse_future(candidate: Candidate, accepted_at: str) -> None:
 
     Raises RejectedError DECIDED_IN_FUTURE.
     """
-    found = list(_future(candidate, accepted_at))
+    found = list(in_future(candidate.records, accepted_at))
     if found:
         raise rejection(found[:MAX_VIOLATIONS])
 
 
-def _future(candidate: Candidate, accepted_at: str) -> Iterator[Violation]:
+def in_future(records: Sequence[Record], accepted_at: str) -> Iterator[Violation]:
+    """Yield every `decided_at` that the ledger's clock, at `accepted_at`, has not come to."""
     latest = posix(accepted_at) + FUTURE_ALLOWANCE
     today = accepted_at[:10]
-    for position, record in enumerate(candidate.records):
+    for position, record in enumerate(records):
         # A date or instant that is not behind today's in text begins no later than now: London's clocks are
         # never behind UTC. So almost no record needs its seconds worked out.
         if not isinstance(record, Decision) or record.decided_at[:10] < today:

@@ -13,7 +13,6 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -22,7 +21,7 @@ from ledger import base64, ed25519, proofs, tree
 from ledger.errors import MalformedError, Reason, RejectedError, SignatureError, Violation
 from ledger.hashing import Hash, leaf_hash
 from ledger.tiles import decode_entries, encode_bundle
-from ledger.values import is_register
+from ledger.values import is_accepted_at, is_register
 
 PAYLOAD_TYPE: Final = b"application/vnd.daybook.submission+text"
 BODY_VERSION: Final = "daybook.submission/1"
@@ -39,7 +38,6 @@ MAX_ENTRY: Final = 65_535
 MAX_SIGNATURES: Final = 8
 
 _SUBMITTER = re.compile(r"anonymous|ledger|uri:[!#-\[\]-~]+")
-_ACCEPTED_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +340,8 @@ def parse_entry(data: bytes) -> Entry:
 def _entry_of(text: _EnvelopeText, record: bytes) -> Entry:
     if text.type != ENTRY_TYPE:
         raise MalformedError(f"envelope: type {text.type!r}, not {ENTRY_TYPE!r}")
-    _check_accepted_at(text.accepted_at)
+    if not is_accepted_at(text.accepted_at):
+        raise MalformedError("envelope: accepted_at not of the form YYYY-MM-DDTHH:MM:SS.mmmZ")
     if not 1 <= len(text.submitter) <= 256 or not _SUBMITTER.fullmatch(text.submitter):
         raise MalformedError("envelope: submitter not of the fixed form")
     if not 0 <= text.governing_size < 1 << 53:
@@ -372,15 +371,6 @@ def _membership_of(text: _MembershipText) -> Membership:
         for signature in text.signatures
     )
     return Membership(count, position, path, signatures)
-
-
-def _check_accepted_at(value: str) -> None:
-    try:
-        if not _ACCEPTED_AT.fullmatch(value):
-            raise ValueError
-        datetime.fromisoformat(value)
-    except ValueError:
-        raise MalformedError("envelope: accepted_at not of the form YYYY-MM-DDTHH:MM:SS.mmmZ") from None
 
 
 def submission_body_of(entry: Entry, register_origin: str) -> bytes:

@@ -25,6 +25,7 @@ from ledger.errors import LedgerError, MalformedError, StoreError
 from ledger.fsck_spans import SPAN, Ground, Problem, Span, SpanReport, check_span
 from ledger.governing import GOVERNING, Fold, judge_governance
 from ledger.hashing import HASH_SIZE, Hash
+from ledger.notes import VerifierKey
 from ledger.reader import RegisterReader, TileCache
 from ledger.records import parse_record
 from ledger.rules import read_header, record_key
@@ -107,7 +108,7 @@ def check(
     keep(read_fold(ground.store)[1])
     entries = submissions = notes = 0
     heads = ground.store.heads()
-    keep(_check_registers(ground.fold, heads))
+    keep(_check_registers(ground.fold, ground.log, heads))
     for register, head in heads.items():
         reports: list[SpanReport] = []
         try:
@@ -137,8 +138,10 @@ def _damage(store: Store) -> Iterator[Problem]:
         yield Problem("", "store", str(error))
 
 
-def _check_registers(state: Fold, heads: Mapping[str, Head]) -> Iterator[Problem]:
+def _check_registers(state: Fold, log: VerifierKey, heads: Mapping[str, Head]) -> Iterator[Problem]:
     expected = {GOVERNING, *state.registers}
+    if state.opened is not None and state.opened.ledger_key != str(log):
+        yield Problem(GOVERNING, "entry 0", f"opens the ledger with another key than {log}")
     for name in sorted(expected - heads.keys()):
         yield Problem(name, "register", "opened by the governing register, but not in the store")
     for name in sorted(heads.keys() - expected):

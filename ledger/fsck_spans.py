@@ -207,6 +207,8 @@ class _Walk:
             except MalformedError as error:
                 self._wrong(f"entry {index}", str(error))
                 continue
+            if header.register != self._span.register:
+                self._wrong(f"entry {index}", f"its record is of register {header.register!r}")
             wanted.append((record_key(header), header.version, index))
         held = self._ground.store.versions(self._span.register, [key for key, _, _ in wanted])
         there = {(at.record_id, at.version, at.index) for at in held}

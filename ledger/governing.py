@@ -28,7 +28,6 @@ from ledger.records import (
 )
 
 GOVERNING: Final = "governing"
-ACCESS: Final = "access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,8 @@ def judge_governance(state: Fold, record: Record, signers: Collection[bytes]) ->
 
     `signers` are keys whose signatures verify. Raises RejectedError GOVERNANCE_REFUSED.
     """
-    required = _required_signers(record)
+    current = state.governance_at(state.size)
+    required = _required_signers(record, current.keys if current else frozenset())
     missing = [base64.encode(key) for key in required if key not in signers]
     if missing:
         raise RejectedError(
@@ -227,7 +227,6 @@ def judge_governance(state: Fold, record: Record, signers: Collection[bytes]) ->
             f"not signed by {', '.join(sorted(missing))}, which this request names",
             detail={"missing": ",".join(sorted(missing))},
         )
-    current = state.governance_at(state.size)
     if current is None:
         if isinstance(record, LedgerOpened):
             return
@@ -243,13 +242,17 @@ def judge_governance(state: Fold, record: Record, signers: Collection[bytes]) ->
         )
 
 
-def _required_signers(record: Record) -> tuple[bytes, ...]:
-    """Return the keys that must sign besides the threshold: those that the record brings in."""
+def _required_signers(record: Record, governing: frozenset[bytes]) -> tuple[bytes, ...]:
+    """Return the keys that must sign besides the threshold: those that the record brings in.
+
+    Governance keys that stay need not: `governing` has those of now.
+    """
     match record:
         case KeyAuthorised():
             return (base64.decode(record.key, 32),)
         case LedgerOpened() | GovernanceChanged():
-            return tuple(base64.decode(key, 32) for key in record.governance.keys)
+            keys = (base64.decode(key, 32) for key in record.governance.keys)
+            return tuple(key for key in keys if key not in governing)
         case _:
             return ()
 

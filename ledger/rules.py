@@ -33,6 +33,7 @@ class Header(msgspec.Struct, frozen=True):
 
     type: str
     record_id: str
+    register: str
     version: FromOne
     previous: Previous | None = None
 
@@ -55,7 +56,7 @@ def header_of(record: Record) -> Header:
     """Return the header of a record that was parsed in full."""
     followed = getattr(record, "previous", None)
     previous = Previous(followed.version, followed.sha256) if followed is not None else None
-    return Header(record.type, record.record_id, record.version, previous)
+    return Header(record.type, record.record_id, record.register, record.version, previous)
 
 
 def record_key(header: Header) -> bytes:

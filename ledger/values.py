@@ -56,6 +56,7 @@ _sha256: Final = re.compile("[0-9a-f]{64}").fullmatch
 # 32 bytes leave two spare bits in the last character: they are zero in the canonical spelling.
 _key: Final = re.compile("[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=").fullmatch
 _instant: Final = re.compile(_DATE + _TIME).fullmatch
+_accepted_at: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z").fullmatch
 _single: Final = re.compile(_SINGLE).fullmatch
 _amount: Final = re.compile(r"(?:0|[1-9][0-9]{0,14})\.[0-9]{2}").fullmatch
 _currency: Final = re.compile("[A-Z]{3}").fullmatch
@@ -124,6 +125,17 @@ def is_vkey(value: str) -> bool:
 def is_instant(value: str) -> bool:
     """Tell whether `value` is `YYYY-MM-DDTHH:MM[:SS]Z` on a day that exists, in the years of a partial."""
     return _instant(value) is not None
+
+
+def is_accepted_at(value: str) -> bool:
+    """Tell whether `value` is a moment as the ledger writes it: ``YYYY-MM-DDTHH:MM:SS.mmmZ``, UTC."""
+    if not _accepted_at(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def is_partial(value: str) -> bool:

@@ -16,17 +16,18 @@ from typing import Final
 
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceServicer
-from daybook.submission.v1.submission_pb2 import RangeProof, RecordVersion
+from daybook.submission.v1.submission_pb2 import RangeProof
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ledger.entries import parse_entry
-from ledger.errors import Reason, RejectedError, Violation
+from ledger.errors import Reason, RejectedError
 from ledger.hashing import Hash, leaf_hash
 from ledger.ledger import Ledger
 from ledger.reader import RegisterReader, check_size
-from ledger.values import is_register, is_uuid
+from ledger.values import is_register
 from services.directory import Listed, directory
 from services.interceptors import Context
+from services.lookup import find_entry, invalid
 from services.published import Published, SignedCheckpoint
 
 PAGE_ENTRIES: Final = 256
@@ -57,9 +58,9 @@ class AuditServicer(AuditServiceServicer):
     ) -> pb.ListRegistersResponse:
         """List the registers that published governing entries have opened, in byte order of their names."""
         if request.page_size > PAGE_REGISTERS:
-            raise _invalid("page_size", f"at most {PAGE_REGISTERS} registers a page")
+            raise invalid("page_size", f"at most {PAGE_REGISTERS} registers a page")
         if request.page_token and not is_register(request.page_token):
-            raise _invalid("page_token", "not a `next_page_token` of this call")
+            raise invalid("page_token", "not a `next_page_token` of this call")
         found = directory(self._ledger, self._published)
         rest = [one for one in found.registers if one.name > request.page_token]
         page = rest[: request.page_size or PAGE_REGISTERS]
@@ -105,17 +106,9 @@ class AuditServicer(AuditServiceServicer):
         """Prove that one entry stands in a tree (RFC 6962, section 2.1.1)."""
         latest = self._published.latest(request.register)
         size = check_size(request.size, latest.size)
-        match request.WhichOneof("entry"):
-            case "index":
-                index = request.index
-            case "record":
-                index = self._index_of(request.register, request.record)
-            case _:
-                raise _invalid("entry", "say which entry: `index` or `record`")
-        if index >= latest.size:
-            raise _no_entry(request.register, index, latest.size)
+        index = find_entry(self._ledger.store, request, latest.size)
         if index >= size:
-            raise _invalid("size", f"entry {index} is not in a tree of size {size}")
+            raise invalid("size", f"entry {index} is not in a tree of size {size}")
         reader = self._ledger.reader(request.register)
         return pb.GetInclusionProofResponse(
             register=request.register,
@@ -124,21 +117,6 @@ class AuditServicer(AuditServiceServicer):
             leaf_hash=leaf_hash(reader.entry(index)),
             hashes=reader.inclusion(index, size),
             checkpoint=self._note(request.register, size),
-        )
-
-    def _index_of(self, register: str, record: RecordVersion) -> int:
-        if not is_uuid(record.record_id):
-            raise _invalid("record.record_id", "not a uuid, lowercase with hyphens")
-        if record.version == 0:
-            raise _invalid("record.version", "versions count from 1")
-        key = bytes.fromhex(record.record_id.replace("-", ""))
-        for found in self._ledger.store.versions(register, [key]):
-            if found.version == record.version:
-                return found.index
-        raise RejectedError(
-            Reason.RECORD_UNKNOWN,
-            f"{register} has no version {record.version} of record {record.record_id}",
-            detail={"record_id": record.record_id, "version": str(record.version)},
         )
 
     async def GetConsistencyProof(
@@ -151,10 +129,10 @@ class AuditServicer(AuditServiceServicer):
         first = request.first_size
         second = check_size(request.second_size, latest.size)
         if first == 0:
-            raise _invalid("first_size", "every tree extends the empty one: there is nothing to prove from 0")
+            raise invalid("first_size", "every tree extends the empty one: there is nothing to prove from 0")
         check_size(first, latest.size)
         if first > second:
-            raise _invalid("first_size", f"a tree of size {second} cannot extend one of size {first}")
+            raise invalid("first_size", f"a tree of size {second} cannot extend one of size {first}")
         return pb.GetConsistencyProofResponse(
             register=request.register,
             first_size=first,
@@ -172,7 +150,7 @@ class AuditServicer(AuditServiceServicer):
         latest = self._published.latest(request.register)
         size = check_size(request.size, latest.size)
         if request.count == 0:
-            raise _invalid("count", "a range proof is of one entry at least")
+            raise invalid("count", "a range proof is of one entry at least")
         end = _end(request.first, request.count, size, latest.size)
         hashes = self._ledger.reader(request.register).range_proof(request.first, end, size)
         return pb.GetRangeProofResponse(
@@ -192,7 +170,7 @@ class AuditServicer(AuditServiceServicer):
         end = _end(request.first, request.count, size, latest.size) if request.count else size
         check_size(request.first, latest.size)
         if request.first > end:
-            raise _invalid("first", f"entry {request.first} is not in a tree of size {size}")
+            raise invalid("first", f"entry {request.first} is not in a tree of size {size}")
         pages = _pages(self._ledger.reader(request.register), request.first, end, size)
         checkpoint = self._note(request.register, size)
         # One page at a time, made when the client has taken the one before.
@@ -317,7 +295,7 @@ def _moment(time: Timestamp) -> datetime:
     try:
         return datetime.fromtimestamp(time.seconds, UTC).replace(microsecond=time.nanos // 1000)
     except (ValueError, OverflowError, OSError):
-        raise _invalid("time", "not a time of the years 1 to 9999") from None
+        raise invalid("time", "not a time of the years 1 to 9999") from None
 
 
 def _end(first: int, count: int, size: int, latest: int) -> int:
@@ -325,26 +303,13 @@ def _end(first: int, count: int, size: int, latest: int) -> int:
     end = first + count
     check_size(end, latest)
     if end > size:
-        raise _invalid("count", f"entries up to {end - 1} are not in a tree of size {size}")
+        raise invalid("count", f"entries up to {end - 1} are not in a tree of size {size}")
     return end
 
 
 def _check_kind(kind: int) -> None:
     if kind not in pb.CheckpointKind.values():
-        raise _invalid("kind", "no such kind of checkpoint")
-
-
-def _invalid(field: str, description: str) -> RejectedError:
-    violation = Violation(Reason.INVALID_FIELD, description, field)
-    return RejectedError(Reason.INVALID_FIELD, f"{field}: {description}", violations=(violation,))
-
-
-def _no_entry(register: str, index: int, latest: int) -> RejectedError:
-    return RejectedError(
-        Reason.RECORD_UNKNOWN,
-        f"{register} has no entry {index}; its latest size is {latest}",
-        detail={"register": register, "index": str(index)},
-    )
+        raise invalid("kind", "no such kind of checkpoint")
 
 
 def _not_yet(text: str) -> RejectedError:

@@ -48,7 +48,7 @@ These have no ErrorInfo, because the call did not reach Daybook, or its answer d
 | gRPC code | when | send the same again? |
 |---|---|---|
 | DEADLINE_EXCEEDED | no answer came in time; it may have been accepted | yes: that is safe |
-| CANCELLED | you cancelled the call; it may have been accepted | yes: that is safe |
+| CANCELLED | you cancelled the call, or the server is stopping; it may have been accepted | yes: that is safe |
 | UNAVAILABLE | the server cannot be reached, or refuses your certificate | yes, with growing pauses |
 | RESOURCE_EXHAUSTED | the message is larger than the server takes (2 MiB: no valid submission is) | no |
 | UNIMPLEMENTED | there is no such call | no |

@@ -12,11 +12,12 @@ from daybook.registration.v1 import drafts_pb2
 from daybook.registration.v1 import registration_service_pb2 as pb
 
 from ledger import canonical
-from ledger.admission import rejection
+from ledger.admission import in_future, instant, rejection, repeated
 from ledger.entries import MAX_RECORD, MAX_RECORDS, MAX_SUBMISSION, pae, submission_body, submission_id
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.hashing import leaf_hash
 from ledger.records import check_place, parse_record, violations
+from ledger.rules import header_of
 from ledger.tree import tree_root
 from ledger.values import is_register
 from services import wire
@@ -28,8 +29,10 @@ _MAX_DRAFT: Final = MAX_RECORD + 4_096
 """Bytes of the largest draft that is looked into: canonical JSON is hardly ever shorter than protobuf."""
 
 
-def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.PrepareRecordsResponse:
+def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str, now: float) -> pb.PrepareRecordsResponse:
     """Return the prepared records, in order, and what to sign, absent where there is any violation.
+
+    `now` is the ledger's clock, in POSIX seconds.
 
     Raises RejectedError for what concerns the request as a whole: the ledger origin, the register's name, the
     number of records.
@@ -48,6 +51,10 @@ def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str) -> pb.Prepare
     if sum(map(len, records)) > MAX_SUBMISSION:
         text = f"the records have more than {MAX_SUBMISSION} bytes together"
         found.append(Violation(Reason.SUBMISSION_TOO_LARGE, text, "records"))
+    if not found:
+        parsed = [parse_record(record) for record in records]
+        found += repeated([header_of(record) for record in parsed])
+        found += in_future(parsed, instant(now))
     response.violations.extend(map(wire.field_violation, found[:MAX_VIOLATIONS]))
     if not found:
         root = tree_root([leaf_hash(record) for record in records])

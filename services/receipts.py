@@ -33,14 +33,14 @@ class ReceiptBuilder:
         """Return the receipt file of entry `index`, at the register's latest published size.
 
         It has the key sections where a department signed the entry. Raises RejectedError REGISTER_UNKNOWN,
-        or RECORD_UNKNOWN where no published checkpoint covers such an entry.
+        or SIZE_NOT_REACHED where no published checkpoint covers such an entry.
         """
         checkpoint = self._published.latest(register)
         if not 0 <= index < checkpoint.size:
             raise RejectedError(
-                Reason.RECORD_UNKNOWN,
+                Reason.SIZE_NOT_REACHED,
                 f"{register} has no entry {index}; its latest size is {checkpoint.size}",
-                detail={"register": register, "index": str(index)},
+                detail={"latest_size": str(checkpoint.size)},
             )
         entry = self._ledger.reader(register).entry(index)
         proof = self._proof(register, index, checkpoint)

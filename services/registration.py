@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
-from uuid import UUID
 
 import grpc
 from daybook.registration.v1 import registration_service_pb2 as pb
@@ -18,8 +18,9 @@ from structlog.contextvars import get_contextvars
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
 from ledger.ledger import Ledger
 from ledger.store import Run
-from ledger.values import is_sha256, is_uuid
+from ledger.values import is_sha256
 from services import wire
+from services.lookup import find_entry
 from services.peers import submitter
 from services.pipelining import pipelined
 from services.preparing import prepare
@@ -63,7 +64,7 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         """Return the canonical bytes of typed records, what to sign, and every violation."""
         # One at a time: nobody waits for long behind requests that are made to take long.
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._preparer, prepare, request, self._ledger.origin)
+        return await loop.run_in_executor(self._preparer, prepare, request, self._ledger.origin, time.time())
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Register one submission."""
@@ -124,39 +125,7 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
     async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> pb.GetReceiptResponse:
         """Return the receipt of one entry."""
-        index = self._index(request)
+        size = self._published.latest(request.register).size
+        index = find_entry(self._ledger.store, request, size)
         receipt = self._receipts.receipt(request.register, index)
         return pb.GetReceiptResponse(receipt=receipt, state=submission_pb2.STATE_SEQUENCED)
-
-    def _index(self, request: pb.GetReceiptRequest) -> int:
-        size = self._published.latest(request.register).size
-        asked = request.WhichOneof("entry")
-        if asked is None:
-            text = "say which entry: `index` or `record`"
-            violation = Violation(Reason.INVALID_FIELD, text, "entry")
-            raise RejectedError(Reason.INVALID_FIELD, f"entry: {text}", violations=(violation,))
-        if asked == "record":
-            return self._index_of_record(request, size)
-        if request.index >= size:
-            raise RejectedError(
-                Reason.SIZE_NOT_REACHED,
-                f"register {request.register!r} has {size} entries; there is no index {request.index}",
-                detail={"latest_size": str(size)},
-            )
-        return request.index
-
-    def _index_of_record(self, request: pb.GetReceiptRequest, size: int) -> int:
-        record = request.record
-        if not is_uuid(record.record_id):
-            violation = Violation(Reason.INVALID_FIELD, "must be a lowercase uuid", "record.record_id")
-            raise RejectedError(Reason.INVALID_FIELD, "record_id is malformed", violations=(violation,))
-        key = UUID(record.record_id).bytes
-        versions = self._ledger.store.versions(request.register, [key])
-        for at in versions:
-            if at.version == record.version and at.index < size:
-                return at.index
-        raise RejectedError(
-            Reason.RECORD_UNKNOWN,
-            f"register {request.register!r} holds no version {record.version} of record {record.record_id}",
-            detail={"record_id": record.record_id, "version": str(record.version)},
-        )

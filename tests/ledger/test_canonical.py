@@ -132,7 +132,7 @@ def test_every_example_record_is_canonical(path: Path) -> None:
         ('{"a":"😀\u0378"}'.encode(), 10, "a: U+0378 is not an assigned character of Unicode 14.0"),
         ('{"é":1,"a":"x"}'.encode(), 1, '"\\xe9" is not a member name'),
         ('{"a":"éx e\u0301"}'.encode(), 10, "a: text must be in Unicode normalization form C"),
-        ('{"a":"a\u0301\u0323"}'.encode(), 5, "a: text must be in Unicode normalization form C"),
+        ('{"a":"a\u0301\u0323"}'.encode(), 6, "a: text must be in Unicode normalization form C"),
         (b'{"a":"x\x7f"}', 7, "a: control character U+007F is not allowed"),
         (b'{"a":"x\ty"}', 7, "a: control character U+0009 is not allowed"),
         (b'{"a":"\\u00e9"}', 6, r"a: escape \u00e9 is not allowed; only \n, \" and \\ are"),
@@ -164,9 +164,9 @@ def test_marks_out_of_order_are_refused_without_being_put_in_order() -> None:
     began = time.process_time()
 
     with pytest.raises(MalformedError, match="normalization form C") as caught:
-        canonical.parse(f'{{"a":"{text}"}}'.encode())
+        parse(f'{{"a":"{text}"}}'.encode())
 
-    assert caught.value.offset == 5
+    assert caught.value.offset == 6
     assert time.process_time() - began < 0.2
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -17,9 +18,9 @@ from ledger.errors import StoreError
 from ledger.fsck import SPAN, Ground, Problem, Report, RunSpans, Span, SpanReport, check, check_span, read_fold
 from ledger.governing import GOVERNING
 from ledger.hashing import EMPTY_ROOT, leaf_hash
-from ledger.notes import SignerKey
+from ledger.notes import SignerKey, VerifierKey
 from ledger.own_records import checkpoint_anchored
-from ledger.store import Store
+from ledger.store import Batch, Head, Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import encode_bundle
@@ -434,6 +435,26 @@ def test_a_reader_of_a_register_that_was_never_opened_is_told(copy: Path) -> Non
         connection.execute("UPDATE register SET name = 'department-for-testing/another' WHERE number = 3")
     found = {(problem.register, problem.place) for problem in problems_of(copy)}
     assert found >= {(SECOND, "register"), ("department-for-testing/another", "register")}
+
+
+def test_a_ledger_that_was_opened_with_another_key_is_found(copy: Path) -> None:
+    """False if fsck trusted a log key that the ledger itself never named."""
+    store = SqliteStore(copy)
+    other = replace(ground_of(store), log=VerifierKey(vkey(GOVERNING).name, 1, bytes(32)))
+    found = check(other, lambda spans: [check_span(other, span) for span in spans], {}, lambda _done: None)
+    store.close()
+    assert (GOVERNING, "entry 0") in {(problem.register, problem.place) for problem in found.problems}
+
+
+def test_a_record_of_another_register_is_found(copy: Path) -> None:
+    """False if a record could be moved to a register that it does not name."""
+    store = SqliteStore(copy)
+    span = Span(SECOND, 0, store.heads()[SECOND].size)
+    moved = MemoryStore()
+    moved.commit([Batch(SECOND, None, Head(1, EMPTY_ROOT), store.entries(REGISTER, 0, 1))])
+    problems = check_span(replace(ground_of(store), store=moved), replace(span, end=1)).problems
+    store.close()
+    assert ("entry 0", f"its record is of register {REGISTER!r}") in {(one.place, one.what) for one in problems}
 
 
 # Other processes.

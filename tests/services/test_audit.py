@@ -327,8 +327,8 @@ REFUSALS: list[tuple[str, Any, grpc.StatusCode, str, str | None]] = [
     (
         "GetInclusionProof",
         pb.GetInclusionProofRequest(register=REGISTER, index=10),
-        CODE.NOT_FOUND,
-        "RECORD_UNKNOWN",
+        CODE.OUT_OF_RANGE,
+        "SIZE_NOT_REACHED",
         None,
     ),
     (
@@ -493,11 +493,10 @@ async def test_no_proof_goes_beyond_what_is_signed(tmp_path: Path) -> None:
         served.held.commit_unsigned([submission(REGISTER, [decision(5)], [DEPARTMENT_KEY])])
         stub = served.stub
         record = RecordVersion(record_id=record_id(5), version=1)
-        for call in (
-            stub.GetInclusionProof(pb.GetInclusionProofRequest(register=REGISTER, index=5)),
-            stub.GetInclusionProof(pb.GetInclusionProofRequest(register=REGISTER, record=record)),
-        ):
-            assert (await refused(call)).reason == "RECORD_UNKNOWN"
+        by_index = stub.GetInclusionProof(pb.GetInclusionProofRequest(register=REGISTER, index=5))
+        assert (await refused(by_index)).reason == "SIZE_NOT_REACHED"
+        by_record = stub.GetInclusionProof(pb.GetInclusionProofRequest(register=REGISTER, record=record))
+        assert (await refused(by_record)).reason == "RECORD_UNKNOWN"
         assert (
             await refused(stub.ReadEntries(pb.ReadEntriesRequest(register=REGISTER, first=5, count=1)))
         ).reason == "SIZE_NOT_REACHED"

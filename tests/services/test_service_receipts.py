@@ -84,7 +84,7 @@ def test_there_is_no_receipt_beyond_the_published_size(held: LedgerUnderTest, in
     held.fill(5)
     with pytest.raises(RejectedError) as caught:
         builder(held).receipt(REGISTER, index)
-    assert caught.value.reason is Reason.RECORD_UNKNOWN
+    assert caught.value.reason is Reason.SIZE_NOT_REACHED
 
 
 def test_what_is_committed_and_not_signed_has_no_receipt(held: LedgerUnderTest) -> None:
@@ -94,7 +94,7 @@ def test_what_is_committed_and_not_signed_has_no_receipt(held: LedgerUnderTest) 
     assert held.ledger.heads()[REGISTER].size == 6
     with pytest.raises(RejectedError) as caught:
         builder(held).receipt(REGISTER, 5)
-    assert caught.value.reason is Reason.RECORD_UNKNOWN
+    assert caught.value.reason is Reason.SIZE_NOT_REACHED
     assert verify_receipt(builder(held).receipt(REGISTER, 4), POLICY).size == 5
 
 

@@ -123,8 +123,8 @@ def refusal(directory: Path, log: Path, options: Sequence[str] = ANY_PORT) -> No
     return refused.value
 
 
-def assert_fsck_finds_nothing(root: Path, *, within: Sequence[str] = ()) -> None:
+def assert_fsck_finds_nothing(root: Path) -> None:
     """Check a whole ledger that nobody serves, with the command."""
-    command = [*within, DAYBOOK, "fsck", str(root)]
+    command = [DAYBOOK, "fsck", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from services.cli import COMMANDS, available
+from services.cli.reporting import UsageError, fail
 from tests.support.command import run
 from tests.support.server import daybook, environment
 
@@ -44,3 +46,10 @@ def test_what_is_no_command_is_bad_usage() -> None:
 def test_every_command_that_is_listed_is_there() -> None:
     """False if the table named a command whose module is missing."""
     assert set(available()) == set(COMMANDS)
+
+
+def test_what_a_failure_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """False if a server, or a record, could write escapes to whoever reads its refusal."""
+    with pytest.raises(typer.Exit):
+        fail(UsageError("no \x1b[2J\u202e such\nrecord"), as_json=False)
+    assert capsys.readouterr().err == "no \\x1b[2J\\u202e such\nrecord\n"

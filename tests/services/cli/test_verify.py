@@ -196,6 +196,11 @@ def test_what_cannot_be_judged_is_neither_fine_nor_a_failure(
     assert error["reason"] == reason
 
 
+def test_a_file_without_end_is_no_receipt() -> None:
+    """False if a file from a stranger could fill the memory of whoever looks at it."""
+    run_json("verify", "/dev/zero", "--policy", POLICY, status=1)
+
+
 def test_without_a_policy_it_teaches_where_one_comes_from() -> None:
     """False if a newcomer were told only that an option is missing."""
     assert "daybook policy" in run("verify", FULLEST, status=2).stderr

@@ -52,6 +52,7 @@ class Attempts:
     "error",
     [
         rpc_error(grpc.StatusCode.UNAVAILABLE),
+        rpc_error(grpc.StatusCode.CANCELLED),
         rpc_error(grpc.StatusCode.UNAVAILABLE, "DRAINING", 0.01),
         rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 0.01),
         rpc_error(grpc.StatusCode.ABORTED, "STALE_VIEW", 0.01),

@@ -90,7 +90,9 @@ class RegistrationServiceServicer:
 
     def RegisterStream(self, request_iterator, context):
         """Registers many submissions over one call: requests are taken as they come, and answered by tag in
-        any order. A refused submission is an outcome, and the stream goes on.
+        any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+        it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+        to the end, and send what was not answered again, elsewhere or later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

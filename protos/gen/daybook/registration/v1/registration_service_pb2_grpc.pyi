@@ -46,7 +46,9 @@ class RegistrationServiceStub:
     """Registers one submission. The call must have a deadline: it bounds the wait."""
     RegisterStream: _grpc.StreamStreamMultiCallable[_registration_service_pb2.RegisterStreamRequest, _registration_service_pb2.RegisterStreamResponse]
     """Registers many submissions over one call: requests are taken as they come, and answered by tag in
-    any order. A refused submission is an outcome, and the stream goes on.
+    any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+    it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+    to the end, and send what was not answered again, elsewhere or later.
     """
     GetSubmission: _grpc.UnaryUnaryMultiCallable[_registration_service_pb2.GetSubmissionRequest, _registration_service_pb2.GetSubmissionResponse]
     """Returns the acknowledgement of a submission with the state that it has reached by now."""
@@ -71,7 +73,9 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
     """Registers one submission. The call must have a deadline: it bounds the wait."""
     RegisterStream: _aio.StreamStreamMultiCallable[_registration_service_pb2.RegisterStreamRequest, _registration_service_pb2.RegisterStreamResponse]  # type: ignore[assignment]
     """Registers many submissions over one call: requests are taken as they come, and answered by tag in
-    any order. A refused submission is an outcome, and the stream goes on.
+    any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+    it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+    to the end, and send what was not answered again, elsewhere or later.
     """
     GetSubmission: _aio.UnaryUnaryMultiCallable[_registration_service_pb2.GetSubmissionRequest, _registration_service_pb2.GetSubmissionResponse]  # type: ignore[assignment]
     """Returns the acknowledgement of a submission with the state that it has reached by now."""
@@ -111,7 +115,9 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registration_service_pb2.RegisterStreamResponse], _abc.AsyncIterator[_registration_service_pb2.RegisterStreamResponse]]:
         """Registers many submissions over one call: requests are taken as they come, and answered by tag in
-        any order. A refused submission is an outcome, and the stream goes on.
+        any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+        it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+        to the end, and send what was not answered again, elsewhere or later.
         """
 
     @_abc_1.abstractmethod
