@@ -100,7 +100,7 @@ def refuse_future(candidate: Candidate, accepted_at: str) -> None:
 
 def in_future(records: Sequence[Record], accepted_at: str) -> Iterator[Violation]:
     """Yield every `decided_at` that the ledger's clock, at `accepted_at`, has not come to."""
-    latest = posix(accepted_at) + FUTURE_ALLOWANCE
+    latest = moment(accepted_at) + FUTURE_ALLOWANCE
     today = accepted_at[:10]
     for position, record in enumerate(records):
         # A date or instant that is not behind today's in text begins no later than now: London's clocks are
@@ -113,12 +113,13 @@ def in_future(records: Sequence[Record], accepted_at: str) -> Iterator[Violation
             yield Violation(Reason.DECIDED_IN_FUTURE, text, f"records[{position}].decided_at")
 
 
-def posix(accepted_at: str) -> int:
-    """Return the POSIX second of an `accepted_at`."""
-    return int(datetime.fromisoformat(accepted_at).timestamp())
+def moment(accepted_at: str) -> float:
+    """Return an `accepted_at` in POSIX seconds."""
+    return datetime.fromisoformat(accepted_at).timestamp()
 
 
 def instant(seconds: float) -> str:
     """Return POSIX seconds as an `accepted_at`: UTC with milliseconds, cut off."""
-    moment = datetime.fromtimestamp(int(seconds * 1000) / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # A thousandth of a millisecond more: a float a little below its millisecond would lose it.
+    shown = datetime.fromtimestamp(int(seconds * 1000 + 0.001) / 1000, UTC)
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -130,6 +130,13 @@ class Ledger:
         """Return every committed head, by register."""
         return {name: edge.head for name, edge in self._edges.items()}
 
+    def last_accepted(self) -> str | None:
+        """Return the latest `accepted_at` that ends any register; None where there is no entry."""
+        ends = [
+            self.reader(name).entry(edge.head.size - 1) for name, edge in self._edges.items() if edge.head.size
+        ]
+        return max((parse_entry(entry).acceptance.accepted_at for entry in ends), default=None)
+
     def register_origin(self, register: str) -> str:
         """Return ``<ledger origin>/<register>``."""
         return f"{self.origin}/{register}"

@@ -22,7 +22,7 @@ from ledger.tree import Node, compact_range, root_of
 CACHED_TILES: Final = 4_096
 """How many tiles a reader keeps, of at most 12,224 bytes each: those of a million entries fit."""
 
-READ_AHEAD: Final = 256
+READ_AHEAD: Final = 32
 """Entries that a stream reads from the store at once."""
 
 

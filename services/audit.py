@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -36,6 +37,12 @@ PAGE_ENTRIES: Final = 256
 PAGE_BYTES: Final = 512 * 1024
 """Bytes of entries after which a message of ReadEntries takes no more: gRPC clients refuse over 4 MiB."""
 
+MAX_READERS: Final = 64
+"""Streams of entries at once, of at most some 6 MiB each."""
+
+MAX_WATCHERS: Final = 256
+"""Streams of checkpoints at once: every turn makes a proof for each."""
+
 PAGE_REGISTERS: Final = 1_000
 """Registers in one page of ListRegisters, at the most."""
 
@@ -50,6 +57,8 @@ class AuditServicer(AuditServiceServicer):
         self._ledger = ledger
         self._published = published
         self._stopping = stopping
+        self._readers = _Places(MAX_READERS, "reads of entries")
+        self._watchers = _Places(MAX_WATCHERS, "watchers")
 
     async def ListRegisters(
         self,
@@ -173,17 +182,18 @@ class AuditServicer(AuditServiceServicer):
             raise invalid("first", f"entry {request.first} is not in a tree of size {size}")
         pages = _pages(self._ledger.reader(request.register), request.first, end, size)
         checkpoint = self._note(request.register, size)
-        # One page at a time, made when the client has taken the one before.
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            yield pb.ReadEntriesResponse(
-                register=request.register,
-                entries=page.entries,
-                range_proof=RangeProof(
-                    first=page.first, count=len(page.entries), size=size, hashes=page.hashes
-                ),
-                checkpoint=checkpoint,
-            )
-            checkpoint = b""
+        with self._readers.one():
+            # One page at a time, made when the client has taken the one before.
+            while (page := await asyncio.to_thread(next, pages, None)) is not None:
+                yield pb.ReadEntriesResponse(
+                    register=request.register,
+                    entries=page.entries,
+                    range_proof=RangeProof(
+                        first=page.first, count=len(page.entries), size=size, hashes=page.hashes
+                    ),
+                    checkpoint=checkpoint,
+                )
+                checkpoint = b""
 
     async def WatchCheckpoints(
         self,
@@ -197,6 +207,13 @@ class AuditServicer(AuditServiceServicer):
             raise _not_yet("this ledger has no witnesses: no checkpoint is ever sealed")
         previous = request.after_size
         check_size(previous, self._published.latest(register).size)
+        with self._watchers.one():
+            async for response in self._checkpoints_after(register, previous):
+                yield response
+
+    async def _checkpoints_after(
+        self, register: str, previous: int
+    ) -> AsyncIterator[pb.WatchCheckpointsResponse]:
         while True:
             changed = self._published.changed()
             latest = self._published.latest(register)
@@ -310,6 +327,25 @@ def _end(first: int, count: int, size: int, latest: int) -> int:
 def _check_kind(kind: int) -> None:
     if kind not in pb.CheckpointKind.values():
         raise invalid("kind", "no such kind of checkpoint")
+
+
+class _Places:
+    """So many streams of one kind at once: each holds memory for as long as its reader likes."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._free = most
+        self._what = what
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Take a place. Raises RejectedError OVERLOADED where none is free."""
+        if not self._free:
+            raise RejectedError(Reason.OVERLOADED, f"too many {self._what} at once; ask again")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 def _not_yet(text: str) -> RejectedError:

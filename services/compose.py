@@ -44,14 +44,16 @@ class Embedded:
 
 
 @contextmanager
-def embedded(directory: LedgerDirectory) -> Iterator[Embedded]:
+def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterator[Embedded]:
     """Open a ledger's directory as its one writer, with its right edges verified and its heads signed.
 
-    Raises DirectoryError where there is no ledger or another process has it, StoreError where the store does
-    not agree with itself, SplitViewError where the signer has signed what the store does not hold.
+    `trust_store` signs what the store holds although the signer has no mark for it.
+
+    Raises DirectoryError where there is no ledger, another process has it, or its marks are gone; StoreError
+    where the store does not agree with itself; SplitViewError where the signer has signed what the store
+    does not hold.
     """
-    if not directory.store.exists():
-        raise DirectoryError(f"{directory.root} holds no ledger; make one with: daybook init")
+    directory.require_ledger()
     with WriterLock(directory):
         log = read_secret_key(directory.log_key)
         acknowledger = read_secret_key(directory.acknowledgement_key)
@@ -63,6 +65,8 @@ def embedded(directory: LedgerDirectory) -> Iterator[Embedded]:
                 raise DirectoryError(f"{directory.log_key} is not the key that this ledger was opened with")
             signer = CheckpointSigner.open(log.secret, directory.marks)
             try:
+                if not trust_store:
+                    _refuse_forgetting(directory, ledger, signer)
                 published = Published(store)
                 sequencer = Sequencer(ledger, published, signer, acknowledger, time.time)
                 sequencer.sign_heads()
@@ -71,6 +75,18 @@ def embedded(directory: LedgerDirectory) -> Iterator[Embedded]:
                 signer.close()
         finally:
             store.close()
+
+
+def _refuse_forgetting(directory: LedgerDirectory, ledger: Ledger, signer: CheckpointSigner) -> None:
+    """Refuse a store with entries of which the signer knows nothing: it would sign an older copy as well."""
+    for register, head in ledger.heads().items():
+        origin = ledger.register_origin(register)
+        if head.size and not signer.has_signed_for(origin):
+            raise DirectoryError(
+                f"{directory.marks} knows nothing of {origin}, though the store holds {head.size} entries of "
+                "it: without marks an older copy of the store would be signed over. Put the file back; or, "
+                "if this is surely the latest store, start once with: daybook serve --trust-store"
+            )
 
 
 async def register_once(

@@ -60,6 +60,24 @@ class LedgerDirectory:
         """The request to open the ledger, while governance keys elsewhere have still to sign it."""
         return self.root / "opening.request"
 
+    def waits(self) -> bool:
+        """Tell whether `init` has prepared the ledger, and signatures are missing to open it."""
+        return self.opening_request.exists() and not self.store.exists()
+
+    def not_open_yet(self) -> str:
+        """Return what to do for a ledger that waits."""
+        return (
+            f"{self.root} is not open yet: every governance key signs {self.opening_request} with "
+            f"`daybook govern sign`, then: daybook init {self.root} --signature FILE --signature FILE …"
+        )
+
+    def require_ledger(self) -> None:
+        """Raise DirectoryError where there is no ledger, or none yet."""
+        if self.waits():
+            raise DirectoryError(self.not_open_yet())
+        if not self.store.exists():
+            raise DirectoryError(f"{self.root} holds no ledger; make one with: daybook init")
+
 
 def public_path(secret: Path) -> Path:
     """Return FILE.pub for a key's FILE."""

@@ -40,6 +40,9 @@ from services.tile_endpoint import Readiness, build_app
 MAX_MESSAGE: Final = 2 * 1024 * 1024
 """Bytes of the largest request (formats.md, section 18): no valid submission comes near."""
 
+MAX_HTTP: Final = 256
+"""HTTP connections at once; one more is answered 503. An entry bundle may have 16 MiB."""
+
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
@@ -167,6 +170,7 @@ def _http_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=2,
+        limit_concurrency=MAX_HTTP,
     )
 
 

@@ -119,7 +119,9 @@ class HighWaterMarks:
                 place = (2 * mark.slot + mark.turn % 2) * _SLOT
                 os.pwrite(self._file, _format_slot(mark.turn, mark.checkpoint), place)
             self.is_synced = False
-            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+            # An origin's first mark is synced at once: that there is none must mean that nothing was signed.
+            first = any(mark.turn == 1 for mark in marks)
+            if first or time.monotonic() - self._synced_at >= _SYNC_SECONDS:
                 self.sync()
         except OSError as error:
             raise StoreError(f"the signer's high-water marks: {error}") from error
@@ -203,6 +205,10 @@ class CheckpointSigner:
         """
         self._marks.raise_to(checkpoints)
         return [sign_checkpoint(checkpoint, self._key(checkpoint.origin)) for checkpoint in checkpoints]
+
+    def has_signed_for(self, origin: str) -> bool:
+        """Tell whether there is a mark for an origin."""
+        return self._marks.latest(origin) is not None
 
     @property
     def is_synced(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar, TypeVarTuple
 import structlog
 
 from ledger.acknowledgements import Acknowledgement, sign_acknowledgement
-from ledger.admission import Candidate, instant
+from ledger.admission import Candidate, instant, moment
 from ledger.checkpoints import Checkpoint
 from ledger.entries import Acceptance, Submission, parse_entry
 from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError
@@ -122,7 +122,9 @@ class Sequencer:
         self._signer = signer
         self._acknowledger = acknowledger
         self._clock = clock
-        self._latest = 0.0
+        # A clock that was put back between two runs would set times back that are found by their order.
+        last = ledger.last_accepted()
+        self._latest = moment(last) if last is not None else 0.0
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()

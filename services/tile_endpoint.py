@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.admission import posix
+from ledger.admission import moment
 from ledger.entries import parse_entry
 from ledger.errors import LedgerError, MalformedError, RejectedError
 from ledger.ledger import Ledger
@@ -194,7 +194,7 @@ class _Registers(Collector):
             sizes.add_metric([register], checkpoint.size)
             if checkpoint.size:
                 last = self._ledger.reader(register).entry(checkpoint.size - 1)
-                ages.add_metric([register], now - posix(parse_entry(last).acceptance.accepted_at))
+                ages.add_metric([register], now - moment(parse_entry(last).acceptance.accepted_at))
         yield from (sizes, ages)
 
 

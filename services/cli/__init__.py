@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import typer
 
@@ -32,6 +34,9 @@ SOFTWARE_FAULT: Final = 70
 
 _INTERRUPTED: Final = 130
 
+_USAGE: Final[Any] = typer.BadParameter.__mro__[1]
+"""What typer raises for every mistake in the arguments; it exports only this one's subclass."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `daybook` with these arguments, by default the process's own. Ends in SystemExit.
@@ -39,16 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Status: 0 fine; 1 an integrity failure was found; 2 bad input or usage; 3 could not reach or read.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # What gRPC logs by itself, each command says better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         if given and given[0] in available():
-            command(given[0])(args=given[1:], prog_name=f"daybook {given[0]}")
+            _run(command(given[0]), given[1:], f"daybook {given[0]}")
         else:
-            root()(args=given, prog_name="daybook")
+            _run(root(), given, "daybook")
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except Exception:
         traceback.print_exc()
         sys.exit(SOFTWARE_FAULT)
+
+
+def _run(app: typer.Typer, given: Sequence[str], name: str) -> NoReturn:
+    if "--json" not in given:
+        app(args=given, prog_name=name)
+        sys.exit(0)
+    try:
+        sys.exit(app(args=given, prog_name=name, standalone_mode=False))
+    except _USAGE as error:
+        # Said in JSON too: what reads it must never find an empty stdout.
+        text = error.format_message() or f"Something is missing: see {name} --help"
+        print(json.dumps({"error": {"message": text, "reason": "BAD_USAGE"}}, ensure_ascii=False, indent=2))
+        sys.exit(2)
 
 
 def available() -> tuple[str, ...]:
@@ -80,14 +100,14 @@ def plain_typer(help_text: str | None = None) -> typer.Typer:
 
 def root() -> typer.Typer:
     """Return what `daybook` alone shows: the list of commands, without loading any."""
-    app = plain_typer()
+    app = plain_typer(
+        "A tamper-evident ledger for the decisions of ministers.\n\n"
+        "Each command explains itself and shows an example: daybook verify --help"
+    )
 
     @app.callback()
     def daybook() -> None:
-        """A tamper-evident ledger for the decisions of ministers.
-
-        Each command explains itself and shows an example: daybook verify --help
-        """
+        """Only here so that typer shows the list."""
 
     for name in available():
         app.command(name, help=COMMANDS[name])(_never_run)

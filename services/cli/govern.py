@@ -34,6 +34,7 @@ from services.ledger_files import LedgerDirectory, public_path, read_public_key,
 
 _GOVERNING: Final = "/governing"
 _SECRET: Final = b"PRIVATE+KEY+"
+_POLICY_KINDS: Final = ("witness", "profile", "calendar")
 
 
 class _Actions(TyperGroup):
@@ -41,7 +42,14 @@ class _Actions(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put what stands before the action behind it, then parse as usual."""
-        return super().parse_args(ctx, _action_first(args, frozenset(self.commands)))
+        args = _action_first(args, frozenset(self.commands))
+        words = [each for each in args if not each.startswith("-")]
+        if words and args[0] not in self.commands and "--help" not in args:
+            ctx.fail(
+                f"No action among {', '.join(map(repr, words))}; after the directory comes one of: "
+                f"{', '.join(self.commands)}"
+            )
+        return super().parse_args(ctx, args)
 
 
 def _action_first(args: Sequence[str], actions: frozenset[str]) -> list[str]:
@@ -319,6 +327,8 @@ def publish_policy(
             "name": name,
             "effective_from": effective_from or datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
         }
+        if kind not in _POLICY_KINDS:
+            raise UsageError(f"--kind {kind!r} is none of {', '.join(_POLICY_KINDS)}", "INVALID_FIELD")
         if kind == "witness":
             fields["text"] = read_policy(file).text().decode()
         else:
@@ -369,7 +379,7 @@ def sign(
     Example:  daybook govern sign open.request --key ico --out ico.signature
     """
     with expected_failures(as_json=as_json):
-        asked = Request.parse(request.read_bytes())
+        asked = _read_request(request)
         signature = asked.sign(read_secret_key(key).secret)
         _write_new(out, signature_file(asked, signature))
         value = {**_described(asked), "key": base64.encode(signature.key), "signature_file": str(out)}
@@ -404,7 +414,7 @@ def submit(
         if len(before) > (directory is None):
             raise UsageError("Give one directory and one request file")
         way = _Way(before[0] if before else directory, server, policy, key or (), None, as_json)
-        request = Request.parse(path.read_bytes())
+        request = _read_request(path)
         if request.register_origin != f"{way.ledger_origin()}{_GOVERNING}":
             raise UsageError(
                 f"{path} is for {request.register_origin}, not for {way.ledger_origin()}",
@@ -412,7 +422,13 @@ def submit(
             )
         made = [_proof(each, request) for each in signature or ()]
         own = [each for each in way.signatures(request) if each.key not in {one.key for one in made}]
-        _submit(request, _required([*made, *own]), way)
+        if not made and not own:
+            raise UsageError(
+                "No signature is here: give the holders' signature files with --signature FILE, or a secret key "
+                "with --key FILE",
+                "KEY_MISSING",
+            )
+        _submit(request, [*made, *own], way)
 
 
 # What they share
@@ -432,12 +448,24 @@ def _request(fields: Mapping[str, Any], way: _Way) -> Request:
     record = {**fields, "register": "governing", "version": 1}
     found = violations(record)
     if found:
-        lines = [f"{each.field} {each.description}" for each in found]
+        lines = [f"{each.field} {each.description}{_one_of(each.allowed)}" for each in found]
         details = {"violations": [violation_json(each) for each in found]}
         raise UsageError("\n".join(lines), found[0].reason.value, details)
     request = Request(f"{way.ledger_origin()}{_GOVERNING}", canonical.format(record))
     request.parsed()
     return request
+
+
+def _one_of(allowed: Sequence[str]) -> str:
+    return f"; one of: {', '.join(allowed)}" if allowed else ""
+
+
+def _read_request(path: Path) -> Request:
+    data = path.read_bytes()
+    try:
+        return Request.parse(data)
+    except MalformedError as error:
+        raise UsageError(f"{path}: {error}", "MALFORMED") from error
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -556,7 +584,7 @@ def _sentence(request: Request) -> str:
         case "register.opened/1":
             return f"Register {record['name']} is open"
         case "register.closed/1":
-            return f"Register {record['name']} is closed at {record['size']} entries"
+            return f"Register {record['name']} is closed at size {record['size']}"
         case "key.authorised/1":
             return f"Key {record['key']} may write for {record['department']}"
         case "key.revoked/1":

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ledger.entries import Signature
+from ledger.errors import MalformedError, SignatureError
 from ledger.notes import SignerKey
 from ledger.values import is_ledger_origin
 from services.cli.reporting import JsonOption, UsageError, expected_failures, report
@@ -30,7 +32,10 @@ def run(
     governance: Annotated[
         list[Path] | None, typer.Option(metavar="FILE.pub", help="Public governance key; repeat for several.")
     ] = None,
-    threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign each change.")] = 1,
+    threshold: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many of them must sign each change; needed where there are several."),
+    ] = None,
     signature: Annotated[
         list[Path] | None,
         typer.Option(help="Signature over DIR/opening.request by a governance key held elsewhere."),
@@ -56,15 +61,22 @@ def run(
 
 
 def _begin(
-    root: Path, origin: str, operator: str, governance: list[Path], threshold: int, *, as_json: bool
+    root: Path, origin: str, operator: str, governance: list[Path], threshold: int | None, *, as_json: bool
 ) -> None:
     if not is_ledger_origin(origin):
         raise UsageError("--origin must be 1 to 80 of a-z, 0-9, '.' and '-', such as ledger.example.gov.uk")
     if root.exists() and any(root.iterdir()):
+        if LedgerDirectory(root).waits():
+            raise UsageError(LedgerDirectory(root).not_open_yet())
         raise UsageError(f"{root} is not empty: a ledger is never made over something else")
     publics = [read_public_key(path).public for path in governance]
     if len(set(publics)) != len(publics) or len(publics) > 8:
         raise UsageError("1 to 8 governance keys, none twice")
+    if threshold is None:
+        if len(publics) > 1:
+            # One of many is rarely meant, and a ledger that was opened so stays so until they change it.
+            raise UsageError(f"Say with --threshold how many of the {len(publics)} governance keys must sign")
+        threshold = 1
     if threshold > max(1, len(publics)):
         raise UsageError(f"--threshold {threshold} of {max(1, len(publics))} governance keys can never be met")
     existed = root.exists()
@@ -102,9 +114,17 @@ def _finish(root: Path, signatures: list[Path], *, as_json: bool) -> None:
     if not pending.exists():
         raise UsageError(f"{root} waits for no signature: run init without --signature")
     request = Request.parse(pending.read_bytes())
-    open_ledger(root, request, [read_signature(path.read_bytes(), request) for path in signatures])
+    open_ledger(root, request, [_signature(path, request) for path in signatures])
     pending.unlink()
     _say_open(root, request, own_governance=False, as_json=as_json)
+
+
+def _signature(path: Path, request: Request) -> Signature:
+    data = path.read_bytes()
+    try:
+        return read_signature(data, request)
+    except (MalformedError, SignatureError) as error:
+        raise UsageError(f"{path}: {error}", "SIGNATURE_INVALID") from error
 
 
 def _say_pending(root: Path, request: Request, *, as_json: bool) -> None:

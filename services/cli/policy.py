@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.error import URLError
@@ -102,7 +103,14 @@ def _policy(governing: VerifierKey, register: str | None) -> Policy:
 
 
 def _kept(directory: Path) -> VerifierKey:
-    return read_public_key(public_path(LedgerDirectory(directory).log_key))
+    try:
+        return read_public_key(public_path(LedgerDirectory(directory).log_key))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnreachableError(
+            f"{directory} is no ledger's directory (no keys/log.pub): name one, or a server's HTTP address as "
+            "http://HOST:PORT; a policy file is told with: daybook policy show FILE",
+            "UNREADABLE",
+        ) from error
 
 
 def _fetched(url: str) -> VerifierKey:
@@ -112,6 +120,8 @@ def _fetched(url: str) -> VerifierKey:
         # The scheme is http or https: the caller has looked.
         with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:  # noqa: S310
             body = response.read(_MAX_REGISTERS)
+    except HTTPException as error:
+        raise UnreachableError(f"{address} is not answered in HTTP: is it the gRPC address?") from error
     except (URLError, TimeoutError, ConnectionError) as error:
         raise UnreachableError(f"{address} cannot be read: {getattr(error, 'reason', error)}") from error
     try:

@@ -17,9 +17,13 @@ HOW_TO_GET_ONE = (
 
 
 def read_policy(path: Path) -> Policy:
-    """Read a witness policy file. Raises OSError, or FailureError with status 2 where it is malformed."""
+    """Read a witness policy file. Raises OSError, or UsageError where it is malformed."""
+    data = path.read_bytes()
+    if b"PRIVATE+KEY+" in data:
+        # The parser quotes the line that it does not understand, and this one nobody may see.
+        raise UsageError(f"{path} holds a secret key, and is not a witness policy file", "POLICY_MALFORMED")
     try:
-        return Policy.parse(path.read_bytes())
+        return Policy.parse(data)
     except MalformedError as error:
         raise UsageError(f"{path} is not a witness policy file: {error}", "POLICY_MALFORMED") from error
 

@@ -286,7 +286,7 @@ class _Run:
                 name = answer.submission.submission_id
                 path = await asyncio.to_thread(self.folder.keep_acknowledgement, name, answer.note)
                 self.failure = self.failure or UsageError(
-                    f"{outcome.items[0].place} to {outcome.items[-1].place} were acknowledged, then refused "
+                    f"{_span(outcome.items[0].place, outcome.items[-1].place)}: acknowledged, then refused "
                     f"in favour of what came first ({answer.reason}, entry {answer.index}). The "
                     f"acknowledgement is kept as {path}",
                     answer.reason,
@@ -313,10 +313,13 @@ class _Run:
         if failure is None:
             return
         done = f"{counted(self.registered + self.before)} registered, with receipts kept"
+        again = "Run the same command again to go on"
+        if failure.status == Status.BAD_INPUT:
+            again = "Once that is put right, run the same command again to go on"
         raise CommandError(
             Status(failure.status),
             failure.reason,
-            f"{failure.message}\n{done}. Run the same command again to go on.",
+            f"{failure.message}\n{done}. {again}.",
             {**failure.details, **self.summary()},
         ) from failure
 
@@ -350,6 +353,10 @@ class _Run:
 def counted(number: int) -> str:
     """Return a number of records in words."""
     return "1 record" if number == 1 else f"{number} records"
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
 
 
 def _together(cut: Iterator[Batch]) -> Iterator[list[Batch]]:
@@ -388,5 +395,5 @@ def _refused(failed: BatchError) -> CommandError:
         ": ".join(part for part in (each["place"], f"{each['field']} {each['message']}".strip()) if part)
         for each in shown[:MOST_SHOWN]
     ]
-    lines = lines or [f"{failed.items[0].place} to {failed.items[-1].place}"]
+    lines = lines or [_span(failed.items[0].place, failed.items[-1].place)]
     return UsageError("\n".join([*lines, f"The ledger refused: {error.message}"]), reason, details)

@@ -36,6 +36,12 @@ def run(
     client_ca: Annotated[
         Path | None, typer.Option(help="PEM issuers of client certificates; gRPC then demands one.")
     ] = None,
+    trust_store: Annotated[
+        bool,
+        typer.Option(
+            "--trust-store", help="Sign what the store holds though signer.marks is lost. Rarely right."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a ledger: gRPC for departments and auditors, HTTP for verifiers and monitors.
@@ -50,7 +56,7 @@ def run(
             grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
         )
         _configure_logs()
-        with embedded(LedgerDirectory(directory)) as opened:
+        with embedded(LedgerDirectory(directory), trust_store=trust_store) as opened:
             uvloop.run(_serve(opened, settings, as_json))
 
 

@@ -95,7 +95,11 @@ def _every_cosignature(verified: VerifiedReceipt) -> Iterator[Cosignature]:
 
 
 def _opened(path: Path, verified: VerifiedReceipt) -> Mapping[str, Any]:
-    disclosure = parse_disclosure(path.read_bytes())
+    data = path.read_bytes()
+    try:
+        disclosure = parse_disclosure(data)
+    except MalformedError as error:
+        raise UsageError(f"{path} is not a disclosure file: {error}", "MALFORMED") from error
     try:
         return open_disclosure(disclosure, verified.record, verified.ledger_origin)
     except (VerificationError, RejectedError, MalformedError) as error:

@@ -50,6 +50,9 @@ CONNECT_TIMEOUT: Final = 10.0
 SUBMIT_TIMEOUT: Final = 60.0
 """Seconds for one submission, retries included."""
 
+EVIDENCE_TIMEOUT: Final = 5.0
+"""Seconds for what shows whose a key is: the records are registered whether it comes or not."""
+
 IN_FLIGHT: Final = 8
 """Submissions that `submit_many` has under way at once."""
 
@@ -293,7 +296,7 @@ class Client:
         async with self._evidence_lock:
             if key not in self._evidence:
                 try:
-                    data, verified = await self.receipt(index, timeout=_left(deadline))
+                    data, verified = await self.receipt(index, timeout=min(EVIDENCE_TIMEOUT, _left(deadline)))
                 except CallError:
                     return None
                 evidence = Receipt.parse(data).key

@@ -34,6 +34,7 @@ only version 1 of a decision, and a department that renumbers must state its ids
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -252,9 +253,18 @@ def _columns(file: str, header: Sequence[str]) -> tuple[_Column | None, ...]:
         taken[path] = number
         column = _column(path)
         if column is None:
-            raise MalformedError(f"{file}, row 1, column {number}: {path!r} is no path of a record")
+            raise MalformedError(
+                f"{file}, row 1, column {number}: {path!r} is no path of a record{_hint(path)}"
+            )
         columns.append(column)
     return tuple(columns)
+
+
+def _hint(path: str) -> str:
+    if _INDEX.sub("/*", path) in ("decision_maker.name", "participants/*.name"):
+        return ": names of persons are only ever withheld"
+    close = difflib.get_close_matches(path, PATHS, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _column(path: str) -> _Column | None:

@@ -360,3 +360,19 @@ async def test_another_history_of_the_same_size_is_not_served(filled: LedgerOnDi
     assert error["first"].startswith(f"{ORIGIN}/{REGISTER}\n305\n")
     assert error["second"].startswith(f"{ORIGIN}/{REGISTER}\n305\n")
     assert error["first"] != error["second"]
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
+def test_a_signer_that_has_forgotten_signs_nothing_until_it_is_told_to(
+    filled: LedgerOnDisk, tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    """If false, an older store beside lost marks would be signed over without a word (promise P3)."""
+    lose(filled.directory.marks)
+    refused = refusal(filled.root, tmp_path / "serve.log")
+    assert refused.status == 2
+    assert "signer.marks knows nothing of" in refused.errors
+    assert "--trust-store" in refused.errors
+    with running(filled.root, tmp_path / "serve.log", (*ANY_PORT, "--trust-store")) as server:
+        assert server.terminate() == 0
+    with running(filled.root, tmp_path / "serve.log") as server:
+        assert server.terminate() == 0

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ledger import canonical
-from ledger.admission import MAX_VIOLATIONS, admit, instant, posix, refuse_future
+from ledger.admission import MAX_VIOLATIONS, admit, instant, moment, refuse_future
 from ledger.entries import Submission
 from ledger.errors import Reason, RejectedError
 from ledger.records import checkpoint_anchored
@@ -174,4 +174,5 @@ def test_a_return_is_never_in_the_future() -> None:
 def test_an_instant_has_its_milliseconds_cut_off(seconds: float, text: str) -> None:
     """False if the ledger claimed to have accepted something later than its clock said."""
     assert instant(seconds) == text
-    assert posix(text) == int(seconds)
+    assert int(moment(text)) == int(seconds)
+    assert instant(moment(text)) == text

@@ -661,3 +661,23 @@ async def test_watchers_do_not_hold_up_a_graceful_stop(tmp_path: Path) -> None:
         for error in errors:
             assert (error.code, error.reason) == (CODE.UNAVAILABLE, "DRAINING")
             assert error.retry_after is not None
+
+
+async def test_so_many_watch_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If false, whoever opens streams could take the server's memory and its turns."""
+    monkeypatch.setattr("services.audit.MAX_WATCHERS", 2)
+    async with serving(MemoryStore(), tmp_path, 3) as served:
+        request = pb.WatchCheckpointsRequest(register=REGISTER)
+        watching = [served.stub.WatchCheckpoints(request) for _ in range(2)]
+        for one in watching:
+            assert (await one.read()).size == 3
+        error = await refused(served.stub.WatchCheckpoints(request))
+        assert (error.code, error.reason) == (CODE.RESOURCE_EXHAUSTED, "OVERLOADED")
+        watching[0].cancel()
+        third = served.stub.WatchCheckpoints(request)
+        while True:
+            try:
+                assert (await third.read()).size == 3
+                break
+            except grpc.aio.AioRpcError:  # until the server has seen the first one leave
+                third = served.stub.WatchCheckpoints(request)

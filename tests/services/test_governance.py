@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -92,6 +93,14 @@ def server(ledger: LedgerOnDisk) -> Iterator[Server]:
     assert_fsck_finds_nothing(ledger.root)
     with running(ledger.root, log) as server:
         assert server.origin == ORIGIN
+
+
+@pytest.fixture
+def ledger_of_its_own(tmp_path: Path) -> Iterator[Server]:
+    """Serve a ledger for one test only."""
+    made = make_ledger(tmp_path / "ledger", governance=GOVERNANCE, threshold=2)
+    with running(made.root, tmp_path / "serve.log") as server:
+        yield server
 
 
 @pytest.fixture
@@ -238,14 +247,39 @@ async def test_a_key_that_has_not_signed_for_itself_is_not_authorised(caller: Ca
 async def test_new_governance_keys_must_have_signed_themselves(caller: Caller) -> None:
     """If false, governance could pass to keys that nobody holds, for ever."""
     new = fresh_key()
-    keys = sorted(base64.encode(key.public) for key in (*GOVERNANCE, new))
-    change = request("governance.changed/1", governance={"keys": keys, "threshold": 2}, reason="A fourth")
+    change = handing_over((*GOVERNANCE, new))
     await caller.refused(
         caller.register(change),
         CODE.PERMISSION_DENIED,
         "GOVERNANCE_REFUSED",
-        missing=",".join(sorted(base64.encode(key.public) for key in (GOVERNANCE[2], new))),
+        missing=base64.encode(new.public),
     )
+
+
+def handing_over(to: Sequence[SecretKey], *also: SecretKey) -> SignedSubmission:
+    """Return the request to let these keys govern, two of them at a time."""
+    keys = sorted(base64.encode(key.public) for key in to)
+    members: dict[str, Any] = {"governance": {"keys": keys, "threshold": 2}, "reason": "A new holder"}
+    return request("governance.changed/1", *also, **members)
+
+
+async def test_those_to_whom_governance_passed_decide_and_those_from_whom_it_passed_do_not(
+    ledger_of_its_own: Server,
+) -> None:
+    """If false, a governance key could never be retired."""
+    new = fresh_key()
+    async with calling(ledger_of_its_own.grpc) as caller:
+        # The second stays: it need not sign for itself, but it is one of the two who must sign.
+        await caller.register(handing_over((GOVERNANCE[1], new), new))
+        await caller.refused(
+            caller.govern("OpenRegister", opening(fresh_name())),
+            CODE.PERMISSION_DENIED,
+            "GOVERNANCE_REFUSED",
+            threshold="2",
+            valid="1",
+        )
+        opened = await caller.govern("OpenRegister", opening(fresh_name(), (GOVERNANCE[1], new)))
+        assert opened.state == STATE_SEQUENCED
 
 
 async def test_one_wrong_signature_among_enough_good_ones_is_refused(caller: Caller) -> None:

@@ -441,3 +441,16 @@ async def test_a_cancelled_sequencer_ends_after_the_commit_that_is_under_way(
     assert store.commits == [1]
     assert await reason_of(sent) is Reason.BACKEND_DOWN
     made.signer.close()
+
+
+async def test_a_clock_that_was_put_back_between_two_runs_sets_no_time_back(
+    store: GatedStore, tmp_path: Path, clock: Clock
+) -> None:
+    """False if entries in order had times out of order, by which checkpoints as at a time are found."""
+    store.gate.set()
+    async with running(store, tmp_path / "marks", clock) as first:
+        before = await first.send(of(0))
+    clock.now -= 30 * 86_400
+    async with running(store, tmp_path / "marks", clock) as second:
+        after = await second.send(of(1))
+    assert after.acceptance.accepted_at == before.acceptance.accepted_at
