@@ -240,14 +240,16 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     except ssl.SSLError as error:
         files = f"{settings.tls_certificate} and {settings.tls_key}"
-        raise OSError(f"{files} are not a PEM certificate and its private key: {error.reason}") from error
+        raise OSError(
+            f"{files} are not a PEM certificate and its private key: {error.reason or error}"
+        ) from error
     if settings.client_ca is None:
         return grpc.ssl_server_credentials([pair])
     issuers = settings.client_ca.read_bytes()
     try:
         context.load_verify_locations(settings.client_ca)
     except ssl.SSLError as error:
-        raise OSError(f"{settings.client_ca} holds no PEM certificates: {error.reason}") from error
+        raise OSError(f"{settings.client_ca} holds no PEM certificates: {error.reason or error}") from error
     return grpc.ssl_server_credentials([pair], issuers, require_client_auth=True)
 
 

@@ -17,7 +17,7 @@ from ledger.fsck import Ground, Report, RunSpans, Span, SpanReport, check, check
 from ledger.notes import VerifierKey
 from ledger.stores.sqlite import SqliteStore
 from services.cli.reporting import JsonOption, Status, expected_failures, progress_bar, report
-from services.ledger_files import DirectoryError, LedgerDirectory, WriterLock, public_path, read_public_key
+from services.ledger_files import LedgerDirectory, WriterLock, public_path, read_public_key
 from services.signing import HighWaterMarks
 
 _GOVERNING: Final = "/governing"
@@ -40,8 +40,7 @@ def run(
     """
     with expected_failures(as_json=as_json):
         files = LedgerDirectory(directory)
-        if not files.store.exists():
-            raise DirectoryError(f"{directory} holds no ledger")
+        files.require_ledger()
         with WriterLock(files):
             result = check_directory(files, processes, as_json=as_json)
         _tell(result, as_json=as_json)

@@ -424,8 +424,8 @@ def submit(
         own = [each for each in way.signatures(request) if each.key not in {one.key for one in made}]
         if not made and not own:
             raise UsageError(
-                "No signature is here: give the holders' signature files with --signature FILE, or a secret key "
-                "with --key FILE",
+                "No signature is here: give the holders' signature files with --signature FILE, or a secret "
+                "key with --key FILE",
                 "KEY_MISSING",
             )
         _submit(request, [*made, *own], way)

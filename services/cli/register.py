@@ -20,6 +20,7 @@ from ledger.values import is_register
 from ledger.witnessing import Policy
 from services.cli.policy_files import HOW_TO_GET_ONE, policy_beside, read_policy
 from services.cli.reporting import (
+    INTERRUPTED,
     CommandError,
     IntegrityError,
     JsonOption,
@@ -27,6 +28,7 @@ from services.cli.reporting import (
     UnreachableError,
     UsageError,
     expected_failures,
+    print_json,
     progress_bar,
     reason_of,
     report,
@@ -98,11 +100,16 @@ def run(
         origin = f"{only_ledger(trusted)}/{register}"
         items = read_items(records, register, ids_from_reference=ids_from_reference)
         run_ = _Run(ReceiptFolder(receipts, register), trusted, origin, timeout)
-        waiting = run_.without_receipt(items)
         with progress_bar("records", len(items), as_json=as_json) as advance:
-            advance(len(items) - len(waiting))
-            asyncio.run(run_.register(server, register, secret, waiting, advance))
+            waiting = run_.without_receipt(items, advance)
+            try:
+                asyncio.run(run_.register(server, register, secret, waiting, advance))
+            except KeyboardInterrupt:
+                run_.interrupted = True
         run_.raise_failure()
+        if run_.interrupted:
+            run_.tell_interrupted(as_json=as_json)
+            raise typer.Exit(INTERRUPTED)
         report(run_.summary(), run_.told(), as_json=as_json)
 
 
@@ -205,9 +212,10 @@ class _Run:
     indices: list[int] = field(default_factory=list)
     size: int = 0
     failure: CommandError | None = None
+    interrupted: bool = False
 
-    def without_receipt(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items whose receipts are still to be had.
+    def without_receipt(self, items: Sequence[Item], advance: Callable[[int], None]) -> list[Item]:
+        """Return the items whose receipts are still to be had, and `advance` over the others.
 
         A receipt that does not verify is never overwritten: it may be evidence. Raises IntegrityError.
         """
@@ -222,8 +230,8 @@ class _Run:
                 verified = verify_receipt(data, self.policy)
             except (MalformedError, VerificationError) as error:
                 raise IntegrityError(
-                    f"{path} does NOT verify: {error}. Keep it aside as evidence, then run the command again "
-                    "to fetch the receipt anew",
+                    f"{path} does NOT verify: {error}. If the policy is the right one, keep the receipt aside "
+                    "as evidence, then run the command again to fetch it anew",
                     reason_of(error),
                     {"receipt": str(path)},
                 ) from error
@@ -236,6 +244,7 @@ class _Run:
                     {"receipt": str(path), "place": item.place},
                 )
             self.skipped += 1
+            advance(1)
         return waiting
 
     async def register(
@@ -322,6 +331,17 @@ class _Run:
             f"{failure.message}\n{done}. {again}.",
             {**failure.details, **self.summary()},
         ) from failure
+
+    def tell_interrupted(self, *, as_json: bool) -> None:
+        """Say what an interrupted run has come to, and how to go on."""
+        message = (
+            f"Interrupted: {counted(self.registered + self.before)} registered, with receipts kept. Run the "
+            "same command again to go on; nothing is registered twice."
+        )
+        if as_json:
+            print_json({"error": {"reason": "INTERRUPTED", "message": message, **self.summary()}})
+        else:
+            typer.echo(message, err=True)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, for JSON."""

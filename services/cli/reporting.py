@@ -34,6 +34,9 @@ class Status(IntEnum):
     UNREACHABLE = 3
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: that of a shell for SIGINT."""
+
 BROKEN_PIPE = 141
 """Exit status where whoever reads the output has gone away: that of a shell for SIGPIPE."""
 

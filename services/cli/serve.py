@@ -26,10 +26,10 @@ NO_WITNESS = (
 def run(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The ledger's directory.")],
     grpc: Annotated[
-        str | None, typer.Option(help="HOST:PORT for gRPC; port 0 takes any. [default: 127.0.0.1:7070]")
+        str | None, typer.Option(help="HOST:PORT for gRPC; port 0 takes any. Default: 127.0.0.1:7070.")
     ] = None,
     http: Annotated[
-        str | None, typer.Option(help="HOST:PORT for HTTP; port 0 takes any. [default: 127.0.0.1:7071]")
+        str | None, typer.Option(help="HOST:PORT for HTTP; port 0 takes any. Default: 127.0.0.1:7071.")
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain, for both.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,

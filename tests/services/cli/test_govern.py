@@ -36,6 +36,29 @@ def test_the_directory_and_options_may_stand_before_the_action(given: list[str],
     assert _action_first(given, ACTIONS) == expected
 
 
+def test_a_misspelt_action_is_named_with_those_that_are_there() -> None:
+    """False if the directory, which is right, were called no command."""
+    told = run("govern", "led", "opn-register", "a/b", status=2).output
+    assert "opn-register" in told
+    assert "close-register" in told
+
+
+def test_a_ledger_that_waits_for_signatures_says_so(tmp_path: Path) -> None:
+    """False if whoever serves or makes it too early were told that there is no ledger, or something else."""
+    for name in ("one", "two"):
+        run("keygen", tmp_path / name, "--name", name)
+        (tmp_path / name).rename(tmp_path / f"{name}.away")
+    directory = tmp_path / "ledger"
+    keys = ("--governance", tmp_path / "one.pub", "--governance", tmp_path / "two.pub")
+    asked = ("init", directory, "--origin", LEDGER_ORIGIN, *keys)
+    assert "--threshold" in run(*asked, status=2).output, "one of many is never assumed"
+    run(*asked, "--threshold", "2")
+    for given in (*asked, "--threshold", "2"), ("serve", directory), ("fsck", directory):
+        assert "--signature" in run(*given, status=2).output
+    wrong = run("init", directory, "--signature", tmp_path / "one.pub", status=2).output
+    assert str(tmp_path / "one.pub") in wrong.replace("\n", "")
+
+
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> MadeLedger:
     return make_ledger(tmp_path_factory.mktemp("govern"))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
-from services.cli import COMMANDS, available
+from services.cli import COMMANDS, available, main
 from services.cli.reporting import UsageError, fail
 from tests.support.command import run
 from tests.support.server import daybook, environment
@@ -41,6 +43,40 @@ def test_what_is_no_command_is_bad_usage() -> None:
     """False if a typing mistake ended as anything but status 2."""
     daybook("verfiy", status=2)
     daybook("verify", "--no-such-option", status=2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("verify", "--no-such-option", "--json"),
+        ("register", "--json"),
+        ("govern", "led", "opn-register", "--json"),
+        ("verfiy", "--json"),
+    ],
+)
+def test_bad_usage_is_json_where_json_was_asked_for(
+    given: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """False if a program that reads stdout found nothing there after a mistake in its own arguments."""
+    with pytest.raises(SystemExit) as end:
+        main(given)
+    assert end.value.code == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["reason"] == "BAD_USAGE"
+    assert error["message"]
+
+
+def test_statuses_are_the_same_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """False if a command ended with another status because it was asked to print JSON."""
+    for given, status in (
+        (("keygen", f"{tmp_path}/key", "--json"), 0),
+        (("keygen", f"{tmp_path}/key", "--json"), 2),
+        (("policy", "show", f"{tmp_path}/none", "--json"), 3),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(given)
+        assert (end.value.code or 0) == status
+        json.loads(capsys.readouterr().out)
 
 
 def test_every_command_that_is_listed_is_there() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 from ledger.notes import VerifierKey
@@ -51,3 +53,30 @@ def test_mistakes_have_the_status_of_mistakes(tmp_path: Path) -> None:
     run("policy", directory(tmp_path), "--register", "Not A Register", status=2)
     error = run_json("policy", "http://127.0.0.1:1", status=3)["error"]
     assert error["reason"] == "UNREACHABLE"
+
+
+def test_a_secret_key_given_in_place_of_a_policy_is_never_shown(tmp_path: Path) -> None:
+    """False if the line that the parser does not understand, and quotes, could be somebody's secret key."""
+    run("keygen", tmp_path / "key", "--name", "key")
+    secret = (tmp_path / "key").read_text().strip()
+    for given in ("policy", "show", tmp_path / "key"), ("verify", "r", "--policy", tmp_path / "key"):
+        result = run(*given, status=2)
+        assert "holds a secret key" in result.output
+        assert secret not in result.output
+
+
+def test_an_address_that_does_not_speak_http_cannot_be_read() -> None:
+    """False if the gRPC address, given by mistake, ended in a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=_answer_no_http, args=(listening,))
+        answering.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert "gRPC" in run_json("policy", url, status=3)["error"]["message"]
+        answering.join()
+
+
+def _answer_no_http(listening: socket.socket) -> None:
+    caller, _ = listening.accept()
+    with caller:
+        caller.recv(1024)
+        caller.sendall(b"\0\0\6\4\0\0\0\0\0\n")

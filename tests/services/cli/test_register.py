@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from ledger.witnessing import Policy
 from services.cli.register import _together
 from services.client.batches import Item, batches
 from tests.support.records import REGISTER, correction, decision, decision_bytes, period_return, record_id
-from tests.support.server import MadeLedger, Server, daybook, make_ledger, serving
+from tests.support.server import MadeLedger, Server, daybook, environment, make_ledger, serving
 
 pytestmark = pytest.mark.journey
 
@@ -234,3 +238,26 @@ def test_the_policy_beside_the_key_is_used(department: Department, tmp_path: Pat
         *("--receipts", department.receipts, department.write(decisions(16_000, 1))),
     )
     assert done.stdout.startswith("1 record registered in ")
+
+
+def test_an_interrupted_run_says_so_and_is_gone_on_with(department: Department) -> None:
+    """False if Ctrl-C left nothing said, or a second run registered anything twice or left anything out."""
+    path = department.write(decisions(50_000, 4000))
+    command: list[str | Path] = [
+        *(sys.executable, "-m", "services.cli", "register", "--server", department.server.grpc),
+        *("--register", REGISTER, "--key", department.ledger.key, "--policy", department.ledger.policy),
+        *("--receipts", department.receipts, "--json", path),
+    ]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as running:
+        while not department.kept():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate()
+    assert running.returncode == 130
+    error = json.loads(said)["error"]
+    assert error["reason"] == "INTERRUPTED"
+    assert error["registered"] <= len(department.kept()) < 4000
+    again = department.register(path)
+    assert again["registered"] + again["registered_before"] + again["skipped"] == 4000
+    assert len(department.kept()) == 4000

@@ -166,7 +166,11 @@ def test_any_bytes_are_read_or_refused(
     ("content", "message"),
     [
         ("", "decisions.csv: empty file"),
-        ("title,titel\n", "decisions.csv, row 1, column 2: 'titel' is no path of a record"),
+        (
+            "title,titel\n",
+            "decisions.csv, row 1, column 2: 'titel' is no path of a record; did you mean 'title'?",
+        ),
+        ("decision_maker.name\n", "column 1: 'decision_maker.name' is no path of a record: names of persons"),
         ("title,title\n", "decisions.csv, row 1, column 2: 'title' is column 1 already"),
         ("evidence/00.kind\n", "column 1: 'evidence/00.kind' is no path of a record"),
         ("evidence.kind\n", "column 1: 'evidence.kind' is no path of a record"),
