@@ -119,7 +119,7 @@ class PreparedRecord(_message.Message):
     """The record's type, such as `decision.registered/1`. Empty when the draft holds nothing."""
     record: _builtins.bytes
     """The record: canonical JSON, to be sent unchanged in SignedSubmission.records. Empty when this draft
-    breaks a rule.
+    breaks a rule, or was not looked at because 1,000 broken rules had been found before it.
     """
     sha256: _builtins.bytes
     """SHA-256 of `record`, 32 raw bytes: the record's digest. Empty when `record` is."""

@@ -190,7 +190,7 @@ type PreparedRecord struct {
 	// The record's type, such as `decision.registered/1`. Empty when the draft holds nothing.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// The record: canonical JSON, to be sent unchanged in SignedSubmission.records. Empty when this draft
-	// breaks a rule.
+	// breaks a rule, or was not looked at because 1,000 broken rules had been found before it.
 	Record []byte `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
 	// SHA-256 of `record`, 32 raw bytes: the record's digest. Empty when `record` is.
 	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`

@@ -44,7 +44,9 @@ type RegistrationServiceClient interface {
 	// Registers one submission. The call must have a deadline: it bounds the wait.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Registers many submissions over one call: requests are taken as they come, and answered by tag in
-	// any order. A refused submission is an outcome, and the stream goes on.
+	// any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+	// it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+	// to the end, and send what was not answered again, elsewhere or later.
 	RegisterStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RegisterStreamRequest, RegisterStreamResponse], error)
 	// Returns the acknowledgement of a submission with the state that it has reached by now.
 	GetSubmission(ctx context.Context, in *GetSubmissionRequest, opts ...grpc.CallOption) (*GetSubmissionResponse, error)
@@ -129,7 +131,9 @@ type RegistrationServiceServer interface {
 	// Registers one submission. The call must have a deadline: it bounds the wait.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Registers many submissions over one call: requests are taken as they come, and answered by tag in
-	// any order. A refused submission is an outcome, and the stream goes on.
+	// any order. A refused submission is an outcome, and the stream goes on. A server that stops answers what
+	// it has taken, refuses further requests as DRAINING, and soon ends the stream with OK: stop sending, read
+	// to the end, and send what was not answered again, elsewhere or later.
 	RegisterStream(grpc.BidiStreamingServer[RegisterStreamRequest, RegisterStreamResponse]) error
 	// Returns the acknowledgement of a submission with the state that it has reached by now.
 	GetSubmission(context.Context, *GetSubmissionRequest) (*GetSubmissionResponse, error)
