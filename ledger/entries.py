@@ -462,8 +462,3 @@ def _submission_of(
         if error.reason is Reason.SIGNATURE_INVALID:
             raise SignatureError(str(error)) from error
         raise MalformedError(f"message: {error}") from error
-
-
-def message_id(register: str, value: bytes) -> bytes:
-    """Return m = SHA-256(register LF value), 32 bytes (formats.md, section 10)."""
-    return hashlib.sha256(register.encode() + b"\n" + value).digest()

@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 
 from ledger.entries import Acceptance, Signature
 from ledger.errors import Reason, RejectedError, Violation
-from ledger.governing_types import SubmissionRejected
 from ledger.hashing import Hash
 from ledger.store import Run
 from services.submissions import Accepted
@@ -55,18 +54,6 @@ def envelope(acceptance: Acceptance) -> submission_pb2.Envelope:
 def range_proof(run: Run, size: int, hashes: Sequence[Hash]) -> submission_pb2.RangeProof:
     """Return the range proof of a run in a tree of `size` entries."""
     return submission_pb2.RangeProof(first=run.first, count=run.count, size=size, hashes=hashes)
-
-
-def rejection(index: int, record: SubmissionRejected) -> submission_pb2.Rejection:
-    """Return what the `submission.rejected/1` entry at `index` says."""
-    existing = record.existing
-    return submission_pb2.Rejection(
-        reason=record.reason,
-        index=index,
-        position=record.rejected.position if record.rejected is not None else 0,
-        existing_index=existing.index if existing is not None else 0,
-        existing_sha256=bytes.fromhex(existing.sha256) if existing is not None else b"",
-    )
 
 
 def field_violation(violation: Violation) -> FieldViolation:
