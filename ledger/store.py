@@ -1,7 +1,8 @@
 """The Store protocol and its contract: where committed bytes live.
 
 A store keeps, for every register, its head, entries, tiles, which submissions and record versions it holds,
-and its checkpoint notes. It computes nothing: what it returns is checked by whoever relies on it.
+its checkpoint notes, and who has cosigned them. It computes nothing: what it returns is checked by whoever
+relies on it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ledger.hashing import EMPTY_ROOT, Hash
+from ledger.notes import SignatureLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,18 @@ class StoredNote:
 
     size: int
     note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """What is kept of one witness's cosignatures of one size: the first and the last that came.
+
+    Both are signature lines of the witness; they are the same line where it has cosigned once.
+    """
+
+    size: int
+    first: SignatureLine
+    last: SignatureLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,23 @@ class Store(Protocol):
 
     def damage(self) -> list[str]:
         """Return what the store itself finds wrong, and rows that belong to no register, in words."""
+        ...
+
+    def cosigned(self, register: str, begin: int, end: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes begin to end - 1, by size, then by witness."""
+        ...
+
+    def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
+        ...
+
+    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
+        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet.
+
+        A line is the first of its witness and size, or replaces the last one. The caller has verified them:
+        cosignatures cannot be made again, so nothing is ever taken away. Durable on return. Raises
+        StorageFullError where there was no room, and nothing was kept; StoreError otherwise.
+        """
         ...
 
     def commit(self, batches: Sequence[Batch]) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.errors import ConflictError, StoreError
-from ledger.store import Batch, Head, RecordAt, Run, StoredNote, StoredTile
+from ledger.notes import SignatureLine
+from ledger.store import Batch, Cosigned, Head, RecordAt, Run, StoredNote, StoredTile
 
 
 @dataclass(slots=True)
@@ -21,6 +22,7 @@ class _Held:
     submissions: dict[bytes, Run] = field(default_factory=dict[bytes, Run])
     records: dict[bytes, dict[int, int]] = field(default_factory=dict[bytes, dict[int, int]])
     notes: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    cosigned: dict[tuple[int, str, int], Cosigned] = field(default_factory=dict[tuple[int, str, int], Cosigned])
 
 
 class MemoryStore:
@@ -109,6 +111,29 @@ class MemoryStore:
     def damage(self) -> list[str]:
         """Return nothing: dictionaries do not rot."""
         return []
+
+    def cosigned(self, register: str, begin: int, end: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes begin to end - 1, by size, then by witness."""
+        with self._lock:
+            held = self._held(register).cosigned
+            found = [held[key] for key in sorted(held) if begin <= key[0] < end]
+        yield from found
+
+    def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
+        yield from reversed(list(self.cosigned(register, 0, at_most + 1)))
+
+    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
+        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet."""
+        with self._lock:
+            held = self._held(register)
+            if note.size > held.head.size:
+                raise StoreError(f"{register}: cosignatures of size {note.size}, beyond the head")
+            held.notes.setdefault(note.size, note.note)
+            for line in lines:
+                key = (note.size, *line.by)
+                before = held.cosigned.get(key)
+                held.cosigned[key] = Cosigned(note.size, before.first if before else line, line)
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all."""

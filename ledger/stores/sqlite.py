@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
 from ledger.hashing import Hash
-from ledger.store import Batch, Head, RecordAt, Run, StoredNote, StoredTile
+from ledger.notes import SignatureLine
+from ledger.store import Batch, Cosigned, Head, RecordAt, Run, StoredNote, StoredTile
 from ledger.tiles import decode_entries, decode_one, encode_bundle
 
 APPLICATION_ID: Final = 0x64627931  # "dby1"
@@ -26,7 +27,21 @@ _SHIFT: Final = 40  # a register holds fewer than 2**40 entries
 _LEVEL_SHIFT: Final = 33  # and a level fewer than 2**33 tiles
 _IN_LIST: Final = tuple(1 << power for power in range(10))  # few texts, so that SQLite keeps them prepared
 
-_TABLES: Final = """
+_VERSION: Final = 2
+
+_COSIGNATURES: Final = """
+CREATE TABLE cosignature (
+    register INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    key_id INTEGER NOT NULL,
+    first BLOB NOT NULL,
+    last BLOB NOT NULL,
+    PRIMARY KEY (register, size, name, key_id)
+) STRICT, WITHOUT ROWID;
+"""
+
+_TABLES: Final = f"""
 CREATE TABLE register (
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -50,13 +65,20 @@ CREATE TABLE record (
     entry INTEGER NOT NULL,
     PRIMARY KEY (register, record_id, version)
 ) STRICT, WITHOUT ROWID;
-"""
+{_COSIGNATURES}"""
 
 _CREATE: Final = f"""
 BEGIN IMMEDIATE;
 {_TABLES}
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = 1;
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+_FROM_VERSION_1: Final = f"""
+BEGIN IMMEDIATE;
+{_COSIGNATURES}
+PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 
@@ -97,18 +119,23 @@ class SqliteStore:
         return connection
 
     def _prepare(self) -> None:
-        """Make the tables in an empty file; refuse a file that is not ours before anything in it changes."""
+        """Make the tables in an empty file; refuse a file that is not ours before anything in it changes.
+
+        A store of version 1, from before there were witnesses, gets the table that it lacks.
+        """
         (application,) = self._writer.execute("PRAGMA application_id").fetchone()
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         fresh = (application, version, tables) == (0, 0, 0)
-        if not fresh and (application, version) != (APPLICATION_ID, 1):
-            raise StoreError(f"{self._path}: not a Daybook store of version 1")
+        if not fresh and (application != APPLICATION_ID or version not in (1, _VERSION)):
+            raise StoreError(f"{self._path}: not a Daybook store of version 1 or {_VERSION}")
         (mode,) = self._writer.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"{self._path}: SQLite does not offer WAL here (journal mode {mode})")
         if fresh:
             self._writer.executescript(_CREATE)
+        elif version == 1:
+            self._writer.executescript(_FROM_VERSION_1)
 
     @property
     def _reader(self) -> sqlite3.Connection:
@@ -229,18 +256,66 @@ class SqliteStore:
                 yield StoredNote(key - base, note)
             position = rows[-1][0] + 1
 
-    def commit(self, batches: Sequence[Batch]) -> None:
-        """Replace every batch's expected head and add what it brings, together or not at all."""
+    def cosigned(self, register: str, begin: int, end: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes begin to end - 1, by size, then by witness."""
+        statement = (
+            "SELECT size, name, key_id, first, last FROM cosignature WHERE register = ? "
+            "AND (size, name, key_id) > (?, ?, ?) AND size < ? ORDER BY size, name, key_id LIMIT ?"
+        )
+        last: tuple[object, ...] = (begin - 1, b"", 0)  # a blob is after every text
+        yield from self._cosigned(statement, register, last, (end,))
+
+    def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
+        """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
+        statement = (
+            "SELECT size, name, key_id, first, last FROM cosignature WHERE register = ? "
+            "AND (size, name, key_id) < (?, ?, ?) ORDER BY size DESC, name DESC, key_id DESC LIMIT ?"
+        )
+        yield from self._cosigned(statement, register, (at_most + 1, "", 0), ())
+
+    def _cosigned(
+        self, statement: str, register: str, last: tuple[object, ...], fixed: tuple[object, ...]
+    ) -> Iterator[Cosigned]:
+        number = self._number(register)
+        # Whoever looks for a quorum finds it in a few rows; whoever wants all goes on with many at once.
+        limit = 16
+        while rows := self._rows(statement, (number, *last, *fixed, limit)):
+            for size, name, key_id, first, latest in rows:
+                yield Cosigned(size, SignatureLine(name, key_id, first), SignatureLine(name, key_id, latest))
+            last, limit = rows[-1][:3], 1024
+
+    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
+        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet."""
+        number = self._number(register)
+        with self._transaction():
+            self._writer.execute(
+                "INSERT INTO note VALUES (?, ?) ON CONFLICT DO NOTHING",
+                ((number << _SHIFT) + note.size, note.note),
+            )
+            self._writer.executemany(
+                "INSERT INTO cosignature VALUES (?1, ?2, ?3, ?4, ?5, ?5) "
+                "ON CONFLICT DO UPDATE SET last = excluded.last",
+                ((number, note.size, line.name, line.key_id, line.signature) for line in lines),
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write what the body writes as one durable transaction, or nothing of it."""
         with self._writing, _translated():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                numbers = [self._write(batch) for batch in batches]
+                yield
                 self._writer.execute("COMMIT")
             except BaseException:
                 # On some errors SQLite has rolled back by itself.
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Replace every batch's expected head and add what it brings, together or not at all."""
+        with self._transaction():
+            numbers = [self._write(batch) for batch in batches]
         for batch, number in zip(batches, numbers, strict=True):
             self._numbers[batch.register] = number
 
@@ -348,6 +423,7 @@ class SqliteStore:
             ("note", f"id >> {_SHIFT}"),
             ("submission", "register"),
             ("record", "register"),
+            ("cosignature", "register"),
         ):
             statement = f"SELECT count(*) FROM {table} WHERE {number} NOT IN (SELECT number FROM register)"  # noqa: S608
             ((strays,),) = self._rows(statement)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ledger.errors import ConflictError, StoreError
 from ledger.hashing import HASH_SIZE, leaf_hash
-from ledger.store import EMPTY_HEAD, Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
+from ledger.notes import SignatureLine
+from ledger.store import EMPTY_HEAD, Batch, Cosigned, Head, RecordAt, Run, Store, StoredNote, StoredTile
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import TILE_WIDTH, implied, implied_width
@@ -64,6 +65,7 @@ def everything(store: Store, register: str) -> tuple[object, ...]:
         sorted(store.all_submissions(register)),
         sorted(store.all_records(register), key=lambda at: (at.record_id, at.version)),
         list(store.notes(register, 0, 1 << 40)),
+        list(store.cosigned(register, 0, 1 << 40)),
     )
 
 
@@ -345,3 +347,48 @@ def test_a_tile_alone_is_not_in_the_way(store: Store) -> None:
     ]
     store.commit([Batch(REGISTER, None, EMPTY_HEAD, tiles=tiles)])
     assert list(store.all_tiles(REGISTER)) == sorted(tiles, key=lambda tile: (tile.level, tile.index))
+
+
+def line_of(witness: str, time: int) -> SignatureLine:
+    """Return a cosignature line; a store does not look into it."""
+    return SignatureLine(witness, len(witness), time.to_bytes(8, "big") + bytes(64))
+
+
+def test_of_each_size_and_witness_the_first_and_the_last_cosignature_are_kept(store: Store) -> None:
+    """False if a refreshed cosignature took the first one away, or were not kept itself."""
+    grow(store, REGISTER, 2, 5)
+    store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", 10), line_of("other", 11)])
+    for time in (20, 30):
+        store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", time)])
+    assert list(store.cosigned(REGISTER, 0, 6)) == [
+        Cosigned(5, line_of("one", 10), line_of("one", 30)),
+        Cosigned(5, line_of("other", 11), line_of("other", 11)),
+    ]
+
+
+def test_a_cosigned_checkpoint_keeps_its_note(store: Store) -> None:
+    """False if cosignatures could be kept of a note that is lost, or replaced the note that is there."""
+    store.commit([batch(REGISTER, None, 2)])
+    store.commit([batch(REGISTER, 2, 5, [note_of(2)])])
+    store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", 10)])
+    store.keep_cosignatures(REGISTER, StoredNote(2, b"another spelling"), [line_of("one", 11)])
+    assert list(store.notes(REGISTER, 0, 9)) == [note_of(2), note_of(5)]
+    store.commit([batch(REGISTER, 5, 6, [note_of(5)])])
+    assert list(store.notes(REGISTER, 0, 9)) == [note_of(2), note_of(5)]
+
+
+def test_cosignatures_are_found_forwards_and_backwards_by_size(store: Store) -> None:
+    """False if a page ended in the wrong place, or one register showed another's."""
+    grow(store, OTHER, 50)
+    grow(store, REGISTER, 50)
+    wanted = []
+    for size in range(50):
+        lines = [line_of(witness, size + 1) for witness in ("a", "b", "c")]
+        store.keep_cosignatures(REGISTER, note_of(size), lines)
+        wanted += [Cosigned(size, line, line) for line in lines]
+    store.keep_cosignatures(OTHER, note_of(50), [line_of("z", 1)])
+    assert list(store.cosigned(REGISTER, 0, 51)) == wanted
+    assert list(store.cosigned(REGISTER, 7, 9)) == wanted[21:27]
+    assert list(store.cosigned(REGISTER, 9, 9)) == []
+    assert list(store.cosigned_back(REGISTER, 40)) == wanted[:123][::-1]
+    assert list(store.cosigned_back(OTHER, 49)) == []

@@ -114,6 +114,24 @@ def test_a_closed_store_cannot_be_used_in_any_thread(tmp_path: Path) -> None:
         store.commit([])
 
 
+def test_a_store_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    """False if a ledger from before there were witnesses could not be opened, or lost anything by it."""
+    path = tmp_path / "store"
+    store = SqliteStore(path)
+    store.commit([batch("department/office", None, 3, [])])
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TABLE cosignature; PRAGMA user_version = 1")
+    connection.close()
+    store = SqliteStore(path)
+    try:
+        assert store.heads() == {"department/office": head_at(3)}
+        assert list(store.cosigned("department/office", 0, 9)) == []
+        assert store.damage() == []
+    finally:
+        store.close()
+
+
 # Files that are not ours.
 
 
@@ -129,7 +147,7 @@ def of_a_later_version(path: Path) -> None:
     """Make a store of a version that is not known here."""
     SqliteStore(path).close()
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.commit()
     connection.close()
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ledger.errors import StorageFullError, StoreError
-from ledger.store import Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
+from ledger.notes import SignatureLine
+from ledger.store import Batch, Cosigned, Head, RecordAt, Run, Store, StoredNote, StoredTile
 
 T = TypeVar("T")
 
@@ -97,6 +98,15 @@ class FaultyStore:
 
     def damage(self) -> list[str]:
         return self._call(self.inner.damage)
+
+    def cosigned(self, register: str, begin: int, end: int) -> Iterator[Cosigned]:
+        return self._call(lambda: self.inner.cosigned(register, begin, end))
+
+    def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
+        return self._call(lambda: self.inner.cosigned_back(register, at_most))
+
+    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
+        self._call(lambda: self.inner.keep_cosignatures(register, note, lines))
 
     def commit(self, batches: Sequence[Batch]) -> None:
         if isinstance(self._fault, Full) and self._is_now():
