@@ -24,6 +24,7 @@ READING_ORDER = (
     "checkpoints",
     "values",
     "witnessing",
+    "timeline",
     "vocabularies",
     "record_types",
     "governing_types",
