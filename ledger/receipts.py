@@ -31,9 +31,10 @@ from ledger.records import (
     ledger_may_write,
     read_record,
 )
+from ledger.timeline import Bounds, Timeline
 from ledger.tlog_proofs import verify_tlog_proof
 from ledger.values import is_ledger_origin, is_register, is_uuid
-from ledger.witnessing import Bounds, Cosignature, JudgedCheckpoint, Policy, Timeline, judge
+from ledger.witnessing import Cosignature, JudgedCheckpoint, Policy, judge
 
 __all__ = [
     "Anchor",

@@ -1,18 +1,15 @@
-"""Witnessing: who must have seen a checkpoint before it counts, and what their clocks then prove.
+"""Witnessing: who must have seen a checkpoint before it counts.
 
 A witness policy (C2SP tlog-policy) names the ledger's key, the witnesses, and which of them make a quorum.
-Cosignatures (C2SP tlog-cosignature) that meet it seal a checkpoint; their times bound when an entry came
-into the witnessed history (formats.md, section 15).
+Cosignatures (C2SP tlog-cosignature) that meet it seal a checkpoint. What their times prove is in `timeline`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ledger.checkpoints import Checkpoint, OpenedCheckpoint, open_checkpoint
 from ledger.errors import MalformedError, SignatureError
@@ -30,9 +27,6 @@ from ledger.values import is_ledger_origin, is_register
 
 NONE = "none"
 """The reserved name: no witness is asked for."""
-
-GRACE = 60
-"""Seconds after a revocation by which every acceptor must have seen it (formats.md, section 7)."""
 
 FUTURE_TOLERANCE = 300
 """Seconds by which a witness's clock may be ahead of the verifier's."""
@@ -396,95 +390,3 @@ def check_clocks(cosignatures: Iterable[Cosignature], now: int) -> None:
             raise SignatureError(
                 f"cosignature of {_shown(cosignature.witness)}: {cosignature.time - now} s in the future"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """When an entry came into the witnessed history, POSIX seconds (formats.md, section 15).
-
-    None where no quorum bounds that side. The two may be compared with each other, and with those of another
-    entry, only if `comparable`.
-    """
-
-    not_before: int | None
-    not_after: int | None
-    comparable: bool
-
-
-class Timeline:
-    """All verified cosignatures of one register, arranged to answer when any of its entries came in."""
-
-    def __init__(self, cosignatures: Iterable[Cosignature], quorum: Quorum) -> None:
-        self._comparable = quorum.comparable
-        of_size: dict[int, list[Cosignature]] = {}
-        for cosignature in cosignatures if quorum.root is not None else ():
-            of_size.setdefault(cosignature.size, []).append(cosignature)
-        self._sizes = sorted(of_size)
-        # Position k of either list is for the indices that just the first k sizes do not cover.
-        self._not_before: list[int | None] = [None]
-        latest: dict[str, int] = {}
-        for size in self._sizes:
-            for each in of_size[size]:
-                latest[each.witness] = max(each.time, latest.get(each.witness, each.time))
-            self._not_before.append(_time_of_quorum(sorted(latest.items(), key=_time, reverse=True), quorum))
-        self._not_after: list[int | None] = [None]
-        earliest: dict[str, int] = {}
-        for size in reversed(self._sizes):
-            for each in of_size[size]:
-                earliest[each.witness] = min(each.time, earliest.get(each.witness, each.time))
-            self._not_after.append(_time_of_quorum(sorted(earliest.items(), key=_time), quorum))
-        self._not_after.reverse()
-
-    def bounds(self, index: int) -> Bounds:
-        """Return the bounds of the entry at `index` (formats.md, section 15)."""
-        covered_not = bisect_right(self._sizes, index)
-        return Bounds(self._not_before[covered_not], self._not_after[covered_not], self._comparable)
-
-
-def _time(cosigned: tuple[str, int]) -> int:
-    return cosigned[1]
-
-
-def _time_of_quorum(cosigned: Iterable[tuple[str, int]], quorum: Quorum) -> int | None:
-    """Return the time at which the witnesses, taken in this order, first meet the quorum."""
-    taken: set[str] = set()
-    for witness, time in cosigned:
-        taken.add(witness)
-        if quorum.is_met_by(taken):
-            return time
-    return None
-
-
-class RevocationVerdict(StrEnum):
-    """What may be said of an entry whose key has been revoked (formats.md, section 7)."""
-
-    INVALID = "invalid"
-    """Accepted against a view that held the revocation: an integrity failure."""
-
-    STALE_VIEW = "stale view after revocation"
-    """Accepted on a view older than the grace allows: a critical finding."""
-
-    PROVABLY_BEFORE = "provably before"
-    """In the witnessed history before the revocation was."""
-
-    CONCURRENT = "concurrent"
-    """Neither can be shown: print both windows."""
-
-
-def judge_revocation(
-    governing_size: int, revoked_at: int, entry: Bounds, revocation: Bounds, grace: int = GRACE
-) -> RevocationVerdict:
-    """Judge an entry against the revocation of its key (formats.md, section 7).
-
-    `governing_size` is the entry's, `revoked_at` the governing index of the revocation, `revocation` the
-    bounds of that index, `grace` seconds from the profile.
-    """
-    if governing_size > revoked_at:
-        return RevocationVerdict.INVALID
-    match entry.not_before, revocation.not_after:
-        case int(begin), int(end) if begin > end + grace:
-            return RevocationVerdict.STALE_VIEW
-    match entry.not_after, revocation.not_before:
-        case int(end), int(begin) if end < begin:
-            return RevocationVerdict.PROVABLY_BEFORE
-    return RevocationVerdict.CONCURRENT

@@ -15,17 +15,15 @@ from ledger.checkpoints import Checkpoint, sign_checkpoint
 from ledger.errors import LedgerError, MalformedError, SignatureError
 from ledger.hashing import Hash
 from ledger.notes import SignerKey, VerifierKey, format_note, split_note
+from ledger.timeline import Bounds, Timeline, judge_revocation
 from ledger.witnessing import (
-    Bounds,
     Cosignature,
     Group,
     Policy,
     Quorum,
-    Timeline,
     check_clocks,
     cosign,
     judge,
-    judge_revocation,
 )
 from tests.support.story import (
     GOVERNING_ORIGIN,
