@@ -73,6 +73,15 @@ class Cosigned:
 
 
 @dataclass(frozen=True, slots=True)
+class NewCosignatures:
+    """Cosignature lines of one checkpoint, whose note is `note`, as they came from witnesses."""
+
+    register: str
+    note: StoredNote
+    lines: Sequence[SignatureLine]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What one commit adds to one register.
 
@@ -156,8 +165,8 @@ class Store(Protocol):
         """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
         ...
 
-    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
-        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet.
+    def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
+        """Keep cosignatures, and the note that they are of where its size has none yet; together or not at all.
 
         A line is the first of its witness and size, or replaces the last one. The caller has verified them:
         cosignatures cannot be made again, so nothing is ever taken away. Durable on return. Raises

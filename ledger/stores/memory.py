@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.errors import ConflictError, StoreError
-from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, RecordAt, Run, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 
 
 @dataclass(slots=True)
@@ -123,17 +122,19 @@ class MemoryStore:
         """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
         yield from reversed(list(self.cosigned(register, 0, at_most + 1)))
 
-    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
-        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet."""
+    def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
+        """Keep cosignatures, and the note that they are of where its size has none yet."""
         with self._lock:
-            held = self._held(register)
-            if note.size > held.head.size:
-                raise StoreError(f"{register}: cosignatures of size {note.size}, beyond the head")
-            held.notes.setdefault(note.size, note.note)
-            for line in lines:
-                key = (note.size, *line.by)
-                before = held.cosigned.get(key)
-                held.cosigned[key] = Cosigned(note.size, before.first if before else line, line)
+            for new in cosigned:
+                if new.note.size > self._held(new.register).head.size:
+                    raise StoreError(f"{new.register}: cosignatures of size {new.note.size}, beyond the head")
+            for new in cosigned:
+                held = self._held(new.register)
+                held.notes.setdefault(new.note.size, new.note.note)
+                for line in new.lines:
+                    key = (new.note.size, *line.by)
+                    before = held.cosigned.get(key)
+                    held.cosigned[key] = Cosigned(new.note.size, before.first if before else line, line)
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all."""

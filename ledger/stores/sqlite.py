@@ -16,7 +16,7 @@ from typing import Any, Final
 from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
 from ledger.hashing import Hash
 from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, RecordAt, Run, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 from ledger.tiles import decode_entries, decode_one, encode_bundle
 
 APPLICATION_ID: Final = 0x64627931  # "dby1"
@@ -284,19 +284,20 @@ class SqliteStore:
                 yield Cosigned(size, SignatureLine(name, key_id, first), SignatureLine(name, key_id, latest))
             last, limit = rows[-1][:3], 1024
 
-    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
-        """Keep cosignatures of the checkpoint that `note` is, and the note where its size has none yet."""
-        number = self._number(register)
+    def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
+        """Keep cosignatures, and the note that they are of where its size has none yet."""
         with self._transaction():
-            self._writer.execute(
-                "INSERT INTO note VALUES (?, ?) ON CONFLICT DO NOTHING",
-                ((number << _SHIFT) + note.size, note.note),
-            )
-            self._writer.executemany(
-                "INSERT INTO cosignature VALUES (?1, ?2, ?3, ?4, ?5, ?5) "
-                "ON CONFLICT DO UPDATE SET last = excluded.last",
-                ((number, note.size, line.name, line.key_id, line.signature) for line in lines),
-            )
+            for new in cosigned:
+                number = self._number(new.register)
+                self._writer.execute(
+                    "INSERT INTO note VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    ((number << _SHIFT) + new.note.size, new.note.note),
+                )
+                self._writer.executemany(
+                    "INSERT INTO cosignature VALUES (?1, ?2, ?3, ?4, ?5, ?5) "
+                    "ON CONFLICT DO UPDATE SET last = excluded.last",
+                    ((number, new.note.size, line.name, line.key_id, line.signature) for line in new.lines),
+                )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

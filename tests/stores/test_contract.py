@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from ledger.errors import ConflictError, StoreError
 from ledger.hashing import HASH_SIZE, leaf_hash
 from ledger.notes import SignatureLine
-from ledger.store import EMPTY_HEAD, Batch, Cosigned, Head, RecordAt, Run, Store, StoredNote, StoredTile
+from ledger.store import (
+    EMPTY_HEAD,
+    Batch,
+    Cosigned,
+    Head,
+    NewCosignatures,
+    RecordAt,
+    Run,
+    Store,
+    StoredNote,
+    StoredTile,
+)
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import TILE_WIDTH, implied, implied_width
@@ -357,9 +368,9 @@ def line_of(witness: str, time: int) -> SignatureLine:
 def test_of_each_size_and_witness_the_first_and_the_last_cosignature_are_kept(store: Store) -> None:
     """False if a refreshed cosignature took the first one away, or were not kept itself."""
     grow(store, REGISTER, 2, 5)
-    store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", 10), line_of("other", 11)])
+    store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", 10), line_of("other", 11)])])
     for time in (20, 30):
-        store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", time)])
+        store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", time)])])
     assert list(store.cosigned(REGISTER, 0, 6)) == [
         Cosigned(5, line_of("one", 10), line_of("one", 30)),
         Cosigned(5, line_of("other", 11), line_of("other", 11)),
@@ -370,8 +381,10 @@ def test_a_cosigned_checkpoint_keeps_its_note(store: Store) -> None:
     """False if cosignatures could be kept of a note that is lost, or replaced the note that is there."""
     store.commit([batch(REGISTER, None, 2)])
     store.commit([batch(REGISTER, 2, 5, [note_of(2)])])
-    store.keep_cosignatures(REGISTER, note_of(5), [line_of("one", 10)])
-    store.keep_cosignatures(REGISTER, StoredNote(2, b"another spelling"), [line_of("one", 11)])
+    store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", 10)])])
+    store.keep_cosignatures(
+        [NewCosignatures(REGISTER, StoredNote(2, b"another spelling"), [line_of("one", 11)])]
+    )
     assert list(store.notes(REGISTER, 0, 9)) == [note_of(2), note_of(5)]
     store.commit([batch(REGISTER, 5, 6, [note_of(5)])])
     assert list(store.notes(REGISTER, 0, 9)) == [note_of(2), note_of(5)]
@@ -384,9 +397,9 @@ def test_cosignatures_are_found_forwards_and_backwards_by_size(store: Store) -> 
     wanted = []
     for size in range(50):
         lines = [line_of(witness, size + 1) for witness in ("a", "b", "c")]
-        store.keep_cosignatures(REGISTER, note_of(size), lines)
+        store.keep_cosignatures([NewCosignatures(REGISTER, note_of(size), lines)])
         wanted += [Cosigned(size, line, line) for line in lines]
-    store.keep_cosignatures(OTHER, note_of(50), [line_of("z", 1)])
+    store.keep_cosignatures([NewCosignatures(OTHER, note_of(50), [line_of("z", 1)])])
     assert list(store.cosigned(REGISTER, 0, 51)) == wanted
     assert list(store.cosigned(REGISTER, 7, 9)) == wanted[21:27]
     assert list(store.cosigned(REGISTER, 9, 9)) == []

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ledger.errors import StorageFullError, StoreError
-from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, RecordAt, Run, Store, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, Store, StoredNote, StoredTile
 
 T = TypeVar("T")
 
@@ -105,8 +104,8 @@ class FaultyStore:
     def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
         return self._call(lambda: self.inner.cosigned_back(register, at_most))
 
-    def keep_cosignatures(self, register: str, note: StoredNote, lines: Sequence[SignatureLine]) -> None:
-        self._call(lambda: self.inner.keep_cosignatures(register, note, lines))
+    def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
+        self._call(lambda: self.inner.keep_cosignatures(cosigned))
 
     def commit(self, batches: Sequence[Batch]) -> None:
         if isinstance(self._fault, Full) and self._is_now():
