@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from ledger.admission import Candidate, refuse_future, rejection
+from ledger.anchors import Anchored, Anchors, anchored_by
 from ledger.entries import Acceptance, Message, Submission, accept, form_ledger_entry, parse_entry
 from ledger.errors import MalformedError, Reason, RejectedError, StoreError, Violation
 from ledger.governing import (
     GOVERNING,
     Fold,
-    fold,
     judge_authority,
     judge_governance,
     judge_novelty,
@@ -88,11 +88,14 @@ class Growth:
 class Ledger:
     """One origin's registers over one store. One writer; reads from any thread see committed state only."""
 
-    def __init__(self, store: Store, origin: str, edges: Mapping[str, Edge], state: Fold) -> None:
+    def __init__(
+        self, store: Store, origin: str, edges: Mapping[str, Edge], state: Fold, anchors: Anchors
+    ) -> None:
         self.origin = origin
         self._store = store
         self._edges = dict(edges)
         self._fold = state
+        self._anchors = anchors
         self._cache = TileCache()
 
     @classmethod
@@ -102,24 +105,34 @@ class Ledger:
         Raises StoreError where the store does not agree with itself, or is of another origin.
         """
         edges = {name: open_edge(store, name, head) for name, head in store.heads().items()}
+        state, anchors = Fold(), Anchors()
         if GOVERNING not in edges:
-            return cls(store, origin, edges, Fold())
+            return cls(store, origin, edges, state, anchors)
         reader = RegisterReader(store, GOVERNING, TileCache())
         size = edges[GOVERNING].head.size
         try:
-            state = fold(parse_entry(entry) for entry in reader.entries(0, size))
+            for index, data in enumerate(reader.entries(0, size)):
+                entry = parse_entry(data)
+                state = state.extended(entry)
+                if (anchor := anchored_by(index, entry)) is not None:
+                    anchors.add([anchor])
         except (MalformedError, RejectedError) as error:
             raise StoreError(
                 f"{GOVERNING} holds what cannot have been registered; run fsck: {error}"
             ) from error
         if state.opened is not None and state.opened.origin != origin:
             raise StoreError(f"the store is of origin {state.opened.origin!r}, not {origin!r}")
-        return cls(store, origin, edges, state)
+        return cls(store, origin, edges, state, anchors)
 
     @property
     def fold(self) -> Fold:
         """The state that the committed governing entries fold to."""
         return self._fold
+
+    @property
+    def anchors(self) -> Anchors:
+        """Which committed governing entries anchor which registers."""
+        return self._anchors
 
     @property
     def store(self) -> Store:
@@ -168,9 +181,10 @@ class Ledger:
         """Begin a turn. Only one may be under way."""
         return Turn(self, self._store, self._edges, self._fold)
 
-    def _committed(self, edges: Mapping[str, Edge], state: Fold) -> None:
+    def _committed(self, edges: Mapping[str, Edge], state: Fold, anchored: Sequence[Anchored]) -> None:
         self._edges.update(edges)
         self._fold = state
+        self._anchors.add(anchored)
 
 
 class Turn:
@@ -182,6 +196,7 @@ class Turn:
         self._edges = edges
         self._fold = state
         self._drafts: dict[str, Draft] = {}
+        self._anchored: list[Anchored] = []
 
     def look_up(self, candidates: Sequence[Candidate]) -> None:
         """Read at once what the store knows of these submissions, before they are accepted one by one."""
@@ -338,7 +353,10 @@ class Turn:
     def _govern(self, message: Message) -> None:
         before = self._fold
         for data in message.entries:
-            self._fold = self._fold.extended(parse_entry(data))
+            entry = parse_entry(data)
+            if (anchor := anchored_by(before.size, entry)) is not None:
+                self._anchored.append(anchor)
+            self._fold = self._fold.extended(entry)
         for name in self._fold.registers.keys() - before.registers.keys():
             self._draft(name)
 
@@ -369,7 +387,9 @@ class Turn:
                 batches.append(batch)
                 if batch.head != batch.expected:
                     growths[register] = Growth(register, batch.head, extension)
-        return FinishedTurn(self._ledger, self._store, tuple(batches), edges, growths, self._fold)
+        return FinishedTurn(
+            self._ledger, self._store, tuple(batches), edges, growths, self._fold, self._anchored
+        )
 
     def commit(self, notes: Mapping[str, Sequence[StoredNote]]) -> Mapping[str, Growth]:
         """Finish the turn and commit it at once."""
@@ -386,6 +406,7 @@ class FinishedTurn:
     _edges: Mapping[str, Edge]
     growths: Mapping[str, Growth]
     _fold: Fold
+    _anchored: Sequence[Anchored]
 
     def commit(self) -> Mapping[str, Growth]:
         """Commit the turn; return what grew, to be signed.
@@ -395,7 +416,7 @@ class FinishedTurn:
         self._store.commit(self._batches)
         # A crash above leaves nothing: whoever waits is not answered, and asks again. A crash below loses
         # nothing: the same submission is then known.
-        self._ledger._committed(self._edges, self._fold)
+        self._ledger._committed(self._edges, self._fold, self._anchored)
         return self.growths
 
 

@@ -37,6 +37,7 @@ READING_ORDER = (
     "schemas",
     "acknowledgements",
     "governing",
+    "anchors",
     "published_policies",
     "tlog_proofs",
     "receipt_file",

@@ -1,0 +1,82 @@
+"""Anchors: which governing entries carry which checkpoints of the registers (formats.md, sections 3 and 11).
+
+An anchor commits the governing register to a register's history up to a size. One number, the governing
+root, so commits to the whole ledger.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ledger.checkpoints import Checkpoint
+from ledger.entries import Entry
+from ledger.errors import MalformedError, RejectedError
+from ledger.governing_types import CheckpointAnchored
+from ledger.notes import split_note
+from ledger.records import parse_record
+
+_ANCHORED: Final = b'"type":"checkpoint.anchored/1"'
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """That the governing entry at `index` carries a checkpoint note of `register`, which states `size`."""
+
+    register: str
+    size: int
+    index: int
+
+
+def anchored_by(index: int, entry: Entry) -> Anchored | None:
+    """Return what the governing entry at `index` anchors; None where it anchors nothing.
+
+    The note inside is not verified. An entry whose note is no checkpoint note anchors nothing.
+    """
+    if entry.membership is not None or _ANCHORED not in entry.record:
+        return None
+    try:
+        record = parse_record(entry.record)
+        if not isinstance(record, CheckpointAnchored):
+            return None
+        text, _ = split_note(record.checkpoint.encode())
+        checkpoint = Checkpoint.parse(text)
+    except (MalformedError, RejectedError):
+        return None
+    return Anchored(checkpoint.origin.partition("/")[2], checkpoint.size, index)
+
+
+@dataclass(slots=True)
+class _OfRegister:
+    sizes: list[int] = field(default_factory=list[int])
+    indices: list[int] = field(default_factory=list[int])
+
+
+class Anchors:
+    """The anchors of all registers, in the order of the governing register, which only adds to them."""
+
+    def __init__(self) -> None:
+        self._registers: dict[str, _OfRegister] = {}
+
+    def add(self, anchors: Iterable[Anchored]) -> None:
+        """Add anchors. One of a size that an earlier one covers says nothing new, and is passed over."""
+        for anchor in anchors:
+            held = self._registers.setdefault(anchor.register, _OfRegister())
+            if not held.sizes or anchor.size > held.sizes[-1]:
+                held.sizes.append(anchor.size)
+                held.indices.append(anchor.index)
+
+    def latest(self, register: str) -> Anchored | None:
+        """Return the anchor of a register's largest anchored size."""
+        held = self._registers.get(register)
+        return Anchored(register, held.sizes[-1], held.indices[-1]) if held else None
+
+    def covering(self, register: str, index: int) -> Anchored | None:
+        """Return the first anchor whose checkpoint covers the entry at `index`."""
+        held = self._registers.get(register)
+        position = bisect_right(held.sizes, index) if held else 0
+        if held is None or position == len(held.sizes):
+            return None
+        return Anchored(register, held.sizes[position], held.indices[position])
