@@ -106,20 +106,22 @@ def verify_inclusion(index: int, size: int, leaf: Hash, proof: Sequence[Hash], r
         raise ProofError(f"inclusion: the proof of index {index} does not lead to the root at size {size}")
 
 
-def verify_consistency(
-    first: int, second: int, first_root: Hash, second_root: Hash, proof: Sequence[Hash]
-) -> None:
-    """Return when the first tree is a prefix of the second (merkle.md, section 6.2); else raise ProofError.
+def roots_from_consistency(
+    first: int, second: int, first_root: Hash, proof: Sequence[Hash]
+) -> tuple[Hash, Hash]:
+    """Return the roots of the two trees to which `proof` leads (merkle.md, section 6.2).
 
-    Size 0 has no proof and raises; a caller that starts from nothing treats it as its own case.
+    The second root is what a larger tree commits to; the first is then that of its first `first` leaves,
+    whoever made the proof. Only where `first` is a power of two does it start from `first_root` itself.
+
+    Raises ProofError unless 0 < first < second, and when the proof has not exactly the number of hashes
+    that the sizes imply.
     """
     _check_sizes(first, second)
-    _check_hashes((first_root, second_root))
-    _check_hashes(proof)
     if first == second:
-        if proof or first_root != second_root:
-            raise ProofError(f"consistency: two different trees of size {first}")
-        return
+        raise ProofError(f"consistency: there is no proof from size {first} to itself")
+    _check_hashes((first_root,))
+    _check_hashes(proof)
     # A perfect old tree is a node of the new one: the proof leaves it out, since the verifier knows it.
     hashes = [first_root, *proof] if first.bit_count() == 1 else list(proof)
     node, last = first - 1, second - 1
@@ -139,6 +141,23 @@ def verify_consistency(
             new = node_hash(new, sibling)
         node >>= 1
         last >>= 1
+    return old, new
+
+
+def verify_consistency(
+    first: int, second: int, first_root: Hash, second_root: Hash, proof: Sequence[Hash]
+) -> None:
+    """Return when the first tree is a prefix of the second (merkle.md, section 6.2); else raise ProofError.
+
+    Size 0 has no proof and raises; a caller that starts from nothing treats it as its own case.
+    """
+    _check_sizes(first, second)
+    _check_hashes((first_root, second_root))
+    if first == second:
+        if proof or first_root != second_root:
+            raise ProofError(f"consistency: two different trees of size {first}")
+        return
+    old, new = roots_from_consistency(first, second, first_root, proof)
     # Both: the new root alone would not show that the old tree is its prefix.
     if old != first_root:
         raise ProofError(f"consistency: the proof does not lead to the root at size {first}")
