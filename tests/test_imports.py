@@ -43,6 +43,7 @@ READING_ORDER = (
     "receipt_file",
     "receipts",
     "store",
+    "sealing",
     "rules",
     "admission",
     "reader",

@@ -1,0 +1,129 @@
+"""Sealed checkpoints as they are kept: notes and cosignatures put together under one witness policy.
+
+A checkpoint is sealed when a quorum of witnesses has cosigned it. Of each size and witness the store keeps
+the first cosignature, which says how early an entry was known, and the last, which says how long nothing was
+added (formats.md, sections 10 and 15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from ledger.checkpoints import Checkpoint
+from ledger.errors import StoreError
+from ledger.notes import SignatureLine, cosignature_time, format_note, split_note
+from ledger.store import Cosigned, Store, StoredNote
+from ledger.timeline import Timeline
+from ledger.witnessing import Cosignature, Policy
+
+_BEYOND: Final = 1 << 40
+"""A size that no register reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCheckpoint:
+    """A checkpoint and its note with the log's signature and `cosignatures`, which meet the policy's quorum."""
+
+    checkpoint: Checkpoint
+    note: bytes
+    cosignatures: tuple[Cosignature, ...]
+
+    @property
+    def size(self) -> int:
+        """The size that it states."""
+        return self.checkpoint.size
+
+
+class SealedReader:
+    """Finds sealed checkpoints in a store, under a policy whose witnesses' lines were verified when kept."""
+
+    def __init__(self, store: Store, policy: Policy) -> None:
+        self._store = store
+        self._policy = policy
+        self._names = {(each.key.name, each.key.key_id): each.name for each in policy.witnesses}
+
+    def first_covering(self, register: str, index: int) -> SealedCheckpoint | None:
+        """Return the smallest sealed checkpoint of more than `index` entries, each witness's first line in it.
+
+        Of all notes of the register it bounds best how late the entry at `index` can have come in.
+        """
+        return self._first_sealed(register, self._store.cosigned(register, index + 1, _BEYOND), _first)
+
+    def last_up_to(self, register: str, size: int) -> SealedCheckpoint | None:
+        """Return the largest sealed checkpoint of at most `size` entries, each witness's last line in it.
+
+        Of all notes of the register it bounds best how early the entry at index `size` can have come in.
+        """
+        return self._first_sealed(register, self._store.cosigned_back(register, size), _last)
+
+    def witnessed_by(self, register: str, time: int, size: int) -> SealedCheckpoint | None:
+        """Return the largest sealed checkpoint of at most `size` entries whose quorum had cosigned by `time`.
+
+        `time` is in POSIX seconds. First lines are in its note: those by which it is decided.
+        """
+        for kept in _by_size(self._store.cosigned_back(register, size)):
+            lines = [one.first for one in kept if cosignature_time(one.first.signature) <= time]
+            if self._is_quorum(lines):
+                return self.assemble(register, kept[0].size, lines)
+        return None
+
+    def timeline(self, register: str) -> Timeline:
+        """Return the timeline of all that is kept of a register."""
+        kept = self._store.cosigned(register, 0, _BEYOND)
+        lines = ((one.size, line) for one in kept for line in (one.first, one.last))
+        cosignatures = (each for size, line in lines for each in self.cosignatures(size, [line]))
+        return Timeline(cosignatures, self._policy.quorum)
+
+    def cosignatures(self, size: int, lines: Iterable[SignatureLine]) -> tuple[Cosignature, ...]:
+        """Return what lines over a checkpoint of `size` say; lines of nobody in the policy say nothing."""
+        return tuple(
+            Cosignature(self._names[line.by], size, cosignature_time(line.signature))
+            for line in lines
+            if line.by in self._names
+        )
+
+    def assemble(self, register: str, size: int, lines: Iterable[SignatureLine]) -> SealedCheckpoint:
+        """Return the kept checkpoint of `size` with these lines, without those of nobody in the policy.
+
+        Raises StoreError where no note of that size is kept.
+        """
+        stored = self._store.note(register, size)
+        if stored is None or stored.size != size:
+            raise StoreError(f"{register}: cosignatures of size {size}, but no note")
+        return self.sealed(stored, lines)
+
+    def sealed(self, stored: StoredNote, lines: Iterable[SignatureLine]) -> SealedCheckpoint:
+        """Return the checkpoint of a note that the log signed, with these lines."""
+        text, signed = split_note(stored.note)
+        known = [line for line in lines if line.by in self._names]
+        note = format_note(text, [*signed, *known])
+        return SealedCheckpoint(Checkpoint.parse(text), note, self.cosignatures(stored.size, known))
+
+    def _first_sealed(
+        self, register: str, kept: Iterable[Cosigned], line: Callable[[Cosigned], SignatureLine]
+    ) -> SealedCheckpoint | None:
+        for alike in _by_size(kept):
+            lines = [line(one) for one in alike]
+            if self._is_quorum(lines):
+                return self.assemble(register, alike[0].size, lines)
+        return None
+
+    def _is_quorum(self, lines: Iterable[SignatureLine]) -> bool:
+        names = {self._names[line.by] for line in lines if line.by in self._names}
+        return self._policy.quorum.root is not None and self._policy.quorum.is_met_by(names)
+
+
+def _by_size(kept: Iterable[Cosigned]) -> Iterator[list[Cosigned]]:
+    for _, alike in groupby(kept, lambda one: one.size):
+        yield list(alike)
+
+
+def _first(one: Cosigned) -> SignatureLine:
+    return one.first
+
+
+def _last(one: Cosigned) -> SignatureLine:
+    return one.last
