@@ -1,17 +1,20 @@
-"""What the ledger has signed and shows: the latest checkpoint of every register, and those before it.
+"""What the ledger shows: the latest checkpoint of every register, signed and sealed, and those before it.
 
-Nothing is shown before it is committed and signed. Readers in any thread; one writer.
+Nothing is shown before it is committed and signed, or sealed before the cosignatures are kept. Readers in
+any thread; one writer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint
 from ledger.errors import Reason, RejectedError
+from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import Store, StoredNote
+from ledger.witnessing import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +30,123 @@ class SignedCheckpoint:
         return self.checkpoint.size
 
 
+@dataclass(frozen=True, slots=True)
+class _Sealing:
+    """The latest sealed checkpoints under one policy, as far as they were asked for."""
+
+    policy: Policy
+    reader: SealedReader
+    latest: dict[str, SealedCheckpoint | None]
+
+
+def nobody() -> Policy | None:
+    """Return the policy of a ledger that asks no witness."""
+    return None
+
+
 class Published:
-    """The signed checkpoints of one ledger.
+    """The checkpoints of one ledger.
 
     The notes of the last commit wait here until the next one makes them durable beside its entries: being
-    pure functions of committed heads, they can be made again after a crash.
+    pure functions of committed heads, they can be made again after a crash. `in_force` tells the witness
+    policy under which checkpoints are sealed at this moment, None where no witness is asked.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, in_force: Callable[[], Policy | None] = nobody) -> None:
         self._store = store
+        self._in_force = in_force
         self._latest: dict[str, SignedCheckpoint] = {}
         self._unsaved: dict[str, list[StoredNote]] = {}
         self._changed = asyncio.Event()
+        self._news: dict[str, asyncio.Event] = {}
+        self._told: set[str] = set()
+        self._sealing: _Sealing | None = None
 
     def add(self, signed: Mapping[str, SignedCheckpoint]) -> None:
         """Show newly signed checkpoints."""
         for register, one in signed.items():
             self._latest[register] = one
             self._unsaved.setdefault(register, []).append(StoredNote(one.size, one.note))
+            self._told.add(register)
 
     def wake(self) -> None:
         """Wake whoever watches. Called in the event loop's thread, after `add`."""
         self._changed.set()
         self._changed = asyncio.Event()
+        told, self._told = self._told, set()
+        for register in told:
+            self._wake(register)
+
+    def _wake(self, register: str) -> None:
+        if (news := self._news.pop(register, None)) is not None:
+            news.set()
 
     def changed(self) -> asyncio.Event:
         """Return an event that the next `wake` sets. Take it before looking, and nothing is missed."""
         return self._changed
+
+    def news_of(self, register: str) -> asyncio.Event:
+        """Return an event that is set when this register's next checkpoint is signed or sealed."""
+        return self._news.setdefault(register, asyncio.Event())
+
+    @property
+    def policy(self) -> Policy | None:
+        """The witness policy in force; None where no witness is asked, and nothing is ever sealed."""
+        return self._in_force()
+
+    @property
+    def sealed_reader(self) -> SealedReader | None:
+        """What finds older sealed checkpoints, under the policy in force; None without witnesses."""
+        sealing = self._sealing_now()
+        return sealing.reader if sealing else None
+
+    def _sealing_now(self) -> _Sealing | None:
+        policy = self._in_force()
+        if policy is None:
+            return None
+        sealing = self._sealing
+        if sealing is None or sealing.policy is not policy:
+            # What was sealed for other witnesses need not be sealed for these.
+            sealing = self._sealing = _Sealing(policy, SealedReader(self._store, policy), {})
+        return sealing
+
+    def sealed(self, register: str) -> SealedCheckpoint | None:
+        """Return a register's latest sealed checkpoint; None where there is none, or no witness is asked.
+
+        Raises RejectedError REGISTER_UNKNOWN.
+        """
+        latest = self.latest(register)
+        sealing = self._sealing_now()
+        if sealing is None:
+            return None
+        if register not in sealing.latest:
+            sealing.latest[register] = sealing.reader.last_up_to(register, latest.size)
+        return sealing.latest[register]
+
+    def seal(self, register: str, sealed: SealedCheckpoint, policy: Policy) -> None:
+        """Show a newly sealed, or freshly cosigned, checkpoint. Called in the event loop's thread.
+
+        Its cosignatures are kept already, and meet the quorum of `policy`.
+        """
+        before = self.sealed(register)
+        sealing = self._sealing
+        if sealing is None or sealing.policy is not policy:
+            return  # another policy has come into force meanwhile, and asks again
+        if before is None or before.size <= sealed.size:
+            sealing.latest[register] = sealed
+            self._wake(register)
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def until_sealed(self, register: str, size: int) -> SealedCheckpoint | None:
+        """Wait for a sealed checkpoint of at least `size` entries; None at once where no witness is asked."""
+        while self.policy is not None:
+            news = self.news_of(register)
+            sealed = self.sealed(register)
+            if sealed is not None and sealed.size >= size:
+                return sealed
+            await news.wait()
+        return None
 
     def unsaved(self) -> dict[str, Sequence[StoredNote]]:
         """Return the notes that no commit has kept yet."""

@@ -1,0 +1,72 @@
+"""The witness policy in force: the latest that governance has published and whose time has come.
+
+A `policy.published/1` of kind witness sets the ledger's own quorum from the next checkpoint on; it changes no
+verifier's file (formats.md, section 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from ledger.admission import moment
+from ledger.entries import parse_entry
+from ledger.errors import MalformedError
+from ledger.governing import GOVERNING, Published
+from ledger.ledger import Ledger
+from ledger.notes import VerifierKey
+from ledger.records import PolicyPublished, parse_record
+from ledger.witnessing import Log, Policy
+
+_WITNESS: Final = "witness"
+
+_log = structlog.get_logger()
+
+
+class PolicyInForce:
+    """Tells the witness policy of one ledger. `clock` gives POSIX seconds. For any thread."""
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._parsed: dict[int, Policy | None] = {}
+
+    def __call__(self) -> Policy | None:
+        """Return the policy; None where none was published, or the one in force asks for no witness.
+
+        One that cannot be used (no policy file, or one in which the ledger is its own witness) leaves the
+        one before it in force, and is logged: it must not make the ledger ask fewer.
+        """
+        published = self._ledger.fold.published
+        if not published:
+            return None
+        now = self._clock()
+        for one in reversed(published):
+            if one.kind == _WITNESS and moment(one.effective_from) <= now:
+                policy = self._policy(one)
+                if policy is not None:
+                    return policy if policy.quorum.root is not None else None
+        return None
+
+    def _policy(self, published: Published) -> Policy | None:
+        if published.index not in self._parsed:
+            self._parsed[published.index] = self._read(published.index)
+        return self._parsed[published.index]
+
+    def _read(self, index: int) -> Policy | None:
+        record = parse_record(parse_entry(self._ledger.reader(GOVERNING).entry(index)).record)
+        opened = self._ledger.fold.opened
+        assert isinstance(record, PolicyPublished)  # noqa: S101 - the fold says so
+        assert opened is not None  # noqa: S101 - nothing is published before the ledger is open
+        key = VerifierKey.parse(opened.ledger_key)
+        try:
+            stated = Policy.parse((record.text or "").encode())
+        except MalformedError as error:
+            _log.error("published witness policy cannot be used", index=index, why=str(error))
+            return None
+        if any(witness.key.public == key.public for witness in stated.witnesses):
+            _log.error("published witness policy makes the ledger its own witness", index=index)
+            return None
+        return Policy((Log(key),), stated.witnesses, stated.quorum)
