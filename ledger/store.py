@@ -62,9 +62,10 @@ class StoredNote:
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """What is kept of one witness's cosignatures of one size: the first and the last that came.
+    """What is kept of one witness's cosignatures of one size: the first and the last, by the times in them.
 
-    Both are signature lines of the witness; they are the same line where it has cosigned once.
+    Both are signature lines of the witness; they are the same line where it has cosigned once. The times
+    decide and not who came when, so that two stores that have seen the same lines keep the same.
     """
 
     size: int
@@ -168,9 +169,10 @@ class Store(Protocol):
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
         """Keep cosignatures, and the note that they are of where its size has none yet; together or not at all.
 
-        A line is the first of its witness and size, or replaces the last one. The caller has verified them:
-        cosignatures cannot be made again, so nothing is ever taken away. Durable on return. Raises
-        StorageFullError where there was no room, and nothing was kept; StoreError otherwise.
+        A line takes the place of the first of its witness and size where its time is earlier, and of the last
+        where it is later (of one time: by the signatures' bytes). The caller has verified them. In any order,
+        any number of times, the same lines leave the same. Durable on return. Raises StorageFullError where
+        there was no room, and nothing was kept; StoreError otherwise.
         """
         ...
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.errors import ConflictError, StoreError
+from ledger.notes import SignatureLine
 from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 
 
@@ -133,8 +134,12 @@ class MemoryStore:
                 held.notes.setdefault(new.note.size, new.note.note)
                 for line in new.lines:
                     key = (new.note.size, *line.by)
-                    before = held.cosigned.get(key)
-                    held.cosigned[key] = Cosigned(new.note.size, before.first if before else line, line)
+                    before = held.cosigned.get(key, Cosigned(new.note.size, line, line))
+                    held.cosigned[key] = Cosigned(
+                        new.note.size,
+                        min(before.first, line, key=_time_first),
+                        max(before.last, line, key=_time_first),
+                    )
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Replace every batch's expected head and add what it brings, together or not at all."""
@@ -159,6 +164,11 @@ class MemoryStore:
 
     def close(self) -> None:
         """Release nothing: the store stays as it is, so that a test can open it again."""
+
+
+def _time_first(line: SignatureLine) -> bytes:
+    """Return what orders cosignatures: their bytes begin with the time, big-endian."""
+    return line.signature
 
 
 def _check(held: _Held, batch: Batch) -> None:

@@ -295,7 +295,9 @@ class SqliteStore:
                 )
                 self._writer.executemany(
                     "INSERT INTO cosignature VALUES (?1, ?2, ?3, ?4, ?5, ?5) "
-                    "ON CONFLICT DO UPDATE SET last = excluded.last",
+                    # A line's bytes begin with its time, big-endian: the smallest bytes are the earliest.
+                    "ON CONFLICT DO UPDATE "
+                    "SET first = min(first, excluded.first), last = max(last, excluded.last)",
                     ((number, new.note.size, line.name, line.key_id, line.signature) for line in new.lines),
                 )
 

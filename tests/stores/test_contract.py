@@ -369,12 +369,20 @@ def test_of_each_size_and_witness_the_first_and_the_last_cosignature_are_kept(st
     """False if a refreshed cosignature took the first one away, or were not kept itself."""
     grow(store, REGISTER, 2, 5)
     store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", 10), line_of("other", 11)])])
-    for time in (20, 30):
+    for time in (20, 30, 25):
         store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", time)])])
     assert list(store.cosigned(REGISTER, 0, 6)) == [
         Cosigned(5, line_of("one", 10), line_of("one", 30)),
         Cosigned(5, line_of("other", 11), line_of("other", 11)),
     ]
+
+
+def test_an_earlier_cosignature_that_comes_later_is_the_first(store: Store) -> None:
+    """False if what is kept depended on the order in which an import or a slow witness brings it."""
+    grow(store, REGISTER, 2, 5)
+    for time in (20, 300, 10):
+        store.keep_cosignatures([NewCosignatures(REGISTER, note_of(5), [line_of("one", time)])])
+    assert list(store.cosigned(REGISTER, 0, 6)) == [Cosigned(5, line_of("one", 10), line_of("one", 300))]
 
 
 def test_a_cosigned_checkpoint_keeps_its_note(store: Store) -> None:
