@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, TypeVarTuple
@@ -22,7 +22,7 @@ from ledger.entries import Acceptance, Submission, parse_entry
 from ledger.errors import LedgerError, Reason, RejectedError, StorageFullError
 from ledger.governing import GOVERNING
 from ledger.hashing import Hash
-from ledger.ledger import Appended, FinishedTurn, Growth, Known, Ledger
+from ledger.ledger import Appended, FinishedTurn, Growth, Known, Ledger, Outcome
 from ledger.notes import SignerKey
 from ledger.store import Head, Run
 from services.published import Published, SignedCheckpoint
@@ -93,11 +93,21 @@ class _Waiting:
     answer: asyncio.Future[Accepted]
 
 
+@dataclass(slots=True)
+class _Written:
+    """A record of the ledger's own that is to be appended."""
+
+    register: str
+    record: bytes
+    done: asyncio.Future[Outcome]
+
+
 @dataclass(frozen=True, slots=True)
 class _Drafted:
-    """A turn that was judged: what came of each submission, in order, and what is to be committed."""
+    """A turn that was judged: what came of each submission and own record, in order, and what to commit."""
 
     outcomes: Sequence[Appended | Known | RejectedError]
+    own: Sequence[Outcome]
     opened: Sequence[str]
     turn: FinishedTurn
 
@@ -107,6 +117,9 @@ class Sequencer:
 
     `clock` gives POSIX seconds. When the store or the signer fails in a way that leaves the outcome unknown,
     everything that waits is told BACKEND_DOWN and `run` raises: the process must end and open again.
+
+    Nothing is appended to a register before `confirm` was called for it and for the governing register: an
+    older copy of the ledger must not sign a second history (formats.md, section 11).
     """
 
     def __init__(
@@ -127,6 +140,8 @@ class Sequencer:
         self._latest = moment(last) if last is not None else 0.0
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._own: deque[_Written] = deque()
+        self._confirmed: set[str] = set()
         self._arrived = asyncio.Event()
         self._draining = False
         self._down = False
@@ -156,12 +171,39 @@ class Sequencer:
             for register, checkpoint, note in zip(heads, checkpoints, notes, strict=True)
         }
 
-    async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
-        """Queue a submission and wait for its turn."""
+    def confirm(self, registers: Iterable[str]) -> None:
+        """Allow these registers to grow: their heads are the latest that there are."""
+        self._confirmed.update(registers)
+
+    def is_confirmed(self, register: str) -> bool:
+        """Tell whether a register may grow."""
+        return {register, GOVERNING} <= self._confirmed
+
+    async def write(self, register: str, record: bytes) -> Outcome:
+        """Append a record that the ledger itself writes, unless it is there already, and wait for its turn.
+
+        Raises RejectedError as `accept` does.
+        """
+        self._check_open(register)
+        written = _Written(register, record, asyncio.get_running_loop().create_future())
+        self._own.append(written)
+        self._arrived.set()
+        return await asyncio.shield(written.done)
+
+    def _check_open(self, register: str) -> None:
         if self._down:
             raise _down()
         if self._draining:
             raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
+        if not self.is_confirmed(register) and register in self._published.registers():
+            raise RejectedError(
+                Reason.BACKEND_DOWN,
+                "a quorum of witnesses has not confirmed yet that this is the ledger's latest state; ask again",
+            )
+
+    async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
+        """Queue a submission and wait for its turn."""
+        self._check_open(candidate.submission.register)
         size = sum(map(len, candidate.submission.records))
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise RejectedError(Reason.OVERLOADED, "too much is waiting to be appended; ask again")
@@ -190,24 +232,31 @@ class Sequencer:
     async def run(self) -> None:
         """Take turns until drained. Raises whatever makes the outcome of a turn unknown."""
         turn: list[_Waiting] = []
+        own: list[_Written] = []
         try:
-            while self._waiting or not self._draining:
-                if not self._waiting:
+            while self._waiting or self._own or not self._draining:
+                if not self._waiting and not self._own:
                     await self._idle()
                     continue
                 await self._joined()
-                turn = self._take()
-                answers = await self._take_turn(turn)
+                turn, own = self._take(), list(self._own)
+                self._own.clear()
+                answers, written = await self._take_turn(turn, own)
                 self._published.wake()
                 for waiting, answer in zip(turn, answers, strict=True):
                     _settle(waiting.answer, answer)
-                turn = []
+                for one, outcome in zip(own, written, strict=True):
+                    _settle(one.done, outcome)
+                turn, own = [], []
             await self._apart(self._keep_notes)
         except BaseException:
             self._down = True
             for waiting in (*turn, *self._waiting):
                 _settle(waiting.answer, _down())
+            for one in (*own, *self._own):
+                _settle(one.done, _down())
             self._waiting.clear()
+            self._own.clear()
             self._published.wake()
             raise
         finally:
@@ -251,25 +300,28 @@ class Sequencer:
         self._waiting_bytes -= size
         return turn
 
-    async def _take_turn(self, waiting: Sequence[_Waiting]) -> list[Accepted | LedgerError]:
+    async def _take_turn(
+        self, waiting: Sequence[_Waiting], own: Sequence[_Written]
+    ) -> tuple[list[Accepted | LedgerError], Sequence[Outcome | LedgerError]]:
         """Judge, commit, sign, answer. Only what waits for the disk is sure to be in a thread of its own.
 
         Small turns are computed in the event loop: in a thread they would fight it for the interpreter at
         every signature.
         """
         small = sum(one.size for one in waiting) <= _INLINE_BYTES
-        drafted = self._draft(waiting) if small else await self._apart(self._draft, waiting)
+        drafted = self._draft(waiting, own) if small else await self._apart(self._draft, waiting, own)
         try:
             await self._apart(self._commit, drafted)
         except StorageFullError as error:
             _log.warning("storage full", waiting=len(waiting))
-            text = f"{error}; nothing was written, ask again later"
-            return [RejectedError(Reason.STORAGE_FULL, text) for _ in waiting]
+            full = RejectedError(Reason.STORAGE_FULL, f"{error}; nothing was written, ask again later")
+            return [full for _ in waiting], [full for _ in own]
+        self._confirmed.update(drafted.opened)
         if small:
-            return self._answers(waiting, drafted)
-        return await self._apart(self._answers, waiting, drafted)
+            return self._answers(waiting, drafted), drafted.own
+        return await self._apart(self._answers, waiting, drafted), drafted.own
 
-    def _draft(self, waiting: Sequence[_Waiting]) -> _Drafted:
+    def _draft(self, waiting: Sequence[_Waiting], own: Sequence[_Written]) -> _Drafted:
         turn = self._ledger.turn()
         turn.look_up([one.candidate for one in waiting])
         self._latest = max(self._latest, self._clock())
@@ -280,7 +332,8 @@ class Sequencer:
                 outcomes.append(turn.accept(one.candidate, accepted_at, one.submitter))
             except RejectedError as error:
                 outcomes.append(error)
-        return _Drafted(outcomes, turn.opened(), turn.finish(self._published.unsaved()))
+        written = [turn.append_ledger_written(one.register, one.record, accepted_at) for one in own]
+        return _Drafted(outcomes, written, turn.opened(), turn.finish(self._published.unsaved()))
 
     def _commit(self, drafted: _Drafted) -> None:
         growths = drafted.turn.growths
@@ -350,7 +403,7 @@ class Sequencer:
         self._published.saved()
 
 
-def _settle(answer: asyncio.Future[Accepted], outcome: Accepted | LedgerError) -> None:
+def _settle(answer: asyncio.Future[_Result], outcome: _Result | LedgerError) -> None:
     if isinstance(outcome, LedgerError):
         answer.set_exception(outcome)
         answer.exception()  # seen, even where the caller has gone away
