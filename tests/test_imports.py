@@ -25,6 +25,7 @@ READING_ORDER = (
     "values",
     "witnessing",
     "timeline",
+    "add_checkpoint",
     "vocabularies",
     "record_types",
     "governing_types",
@@ -103,6 +104,14 @@ def test_the_client_imports_only_the_ledger_the_protos_and_itself(path: Path) ->
     """False if a department that imports the client got a server with it."""
     own = {each for each in imports(path) if each.startswith("services")}
     assert all(each == "services.client" or each.startswith("services.client.") for each in own)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "services/witness").glob("*.py")), ids=lambda path: path.stem)
+def test_a_witness_imports_only_pure_modules_of_the_ledger_and_itself(path: Path) -> None:
+    """False if a witness shared a store, or code that serves, with the ledger that it watches."""
+    own = {each for each in imports(path) if each.partition(".")[0] in ("ledger", "services", "daybook")}
+    pure = {f"ledger.{name}" for name in READING_ORDER} - {"ledger.store", "ledger.ledger", "ledger.register"}
+    assert {each for each in own if not each.startswith("services.witness.")} <= pure
 
 
 def test_verifying_loads_no_network_and_no_database() -> None:

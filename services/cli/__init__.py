@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "policy": "Print the witness policy file that verifiers hold, or say what one means.",
     "register": "Sign records, register them, verify the answers, keep the receipts.",
     "verify": "Verify a receipt, offline.",
+    "witness": "Run a witness: an independent service that cosigns the checkpoints of ledgers.",
     "fsck": "Derive everything in a ledger's directory again, and compare.",
 }
 """Every command with its one line of help, in the order in which a reader meets them."""
