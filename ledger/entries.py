@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -450,6 +450,27 @@ def open_message(register: str, value: bytes, ledger_origin: str) -> Message:
     if list(message.entries) != data:
         raise MalformedError("message: its entries are not those of one submission")
     return message
+
+
+def messages_of(entries: Iterable[bytes], first: int = 0) -> Iterator[list[bytes]]:
+    """Yield the entries of each message that a register's entries, from index `first` on, were made from.
+
+    A last submission that is not all there is left out: whoever reads on begins again with it. Raises
+    MalformedError, naming the index, for an entry that is none or does not go on with the one before.
+    """
+    waiting: list[bytes] = []
+    for index, data in enumerate(entries, first):
+        try:
+            membership = parse_entry(data).membership
+        except MalformedError as error:
+            raise MalformedError(f"entry {index} is damaged: {error}") from error
+        count, position = (membership.count, membership.position) if membership else (1, 0)
+        if position != len(waiting):
+            raise MalformedError(f"entry {index} does not go on with the submission before it")
+        waiting.append(data)
+        if position == count - 1:
+            yield waiting
+            waiting = []
 
 
 def _submission_of(

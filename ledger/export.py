@@ -1,8 +1,7 @@
-"""The export file, and the rebuild of a ledger from it (formats.md, section 10; promise P5).
+"""The export file: the event log of a ledger, written and read as a stream (formats.md, section 10).
 
-An export holds the event log: every message and every note, in one order. It is written and read as a
-stream. Replaying its messages gives the same entries, so the same roots, in whatever batches; every note in
-it is compared with them.
+It holds every message, then every note with the cosignatures that are kept of it, in one order: the same
+event log is the same file.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from itertools import groupby
 from typing import BinaryIO, Final, TypeAlias
 
 from ledger.checkpoints import Checkpoint, open_checkpoint, parse_decimal
-from ledger.entries import MAX_ENTRY, MAX_RECORDS, open_message, parse_entry
+from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of, open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger, Quarantined, Waiting
@@ -30,13 +29,8 @@ MAX_LINE: Final = 512
 MAX_MESSAGE: Final = MAX_RECORDS * (2 + MAX_ENTRY)
 """Bytes of a message beyond which none is read."""
 
-MESSAGES_TOGETHER: Final = 1_000
-"""Messages of one commit in a rebuild."""
-
-BYTES_TOGETHER: Final = 16 * 1024 * 1024
-"""Bytes after which a commit takes no further message."""
-
-_NOTES_TOGETHER: Final = 1_000
+NOTES_TOGETHER: Final = 512
+"""Notes that are read from a store, or written into one, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +77,49 @@ def _block(kind: bytes, register: str, value: bytes) -> bytes:
 
 
 def export(store: Store, origin: str) -> Iterator[bytes]:
-    """Yield the export file of a store, piece by piece.
+    """Yield the export file of a store, piece by piece. Raises as `export_blocks` does."""
+    return export_file(origin, export_blocks(store, store.heads()))
 
-    Messages are made again from the entries. A rejection is carried as a ledger-written message. Raises
-    StoreError where the store does not hold what it states.
-    """
+
+def export_file(origin: str, blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Yield the bytes of the export file that holds these blocks, which are in order."""
     yield FIRST_LINE
     yield f"{origin}\n".encode()
     count = 0
-    for block in _blocks(store):
+    for block in blocks:
         yield block.data()
         count += 1
     yield b"end %d\n" % count
 
 
-def _blocks(store: Store) -> Iterator[Block]:
-    heads = store.heads()
+def export_blocks(store: Store, heads: Mapping[str, Head]) -> Iterator[Block]:
+    """Yield the event log of a store up to `heads`, which were read at one moment, in the file's order.
+
+    The store may grow meanwhile: whatever an entry below these heads was judged against is below them too.
+    Messages are made again from the entries; a rejection is carried as a ledger-written message. Raises
+    StoreError where the store does not hold what it states: entries that do not make a head's root are not
+    exported as that register.
+    """
     registers = sorted(heads, key=lambda name: (name != GOVERNING, name.encode()))
     for register in registers:
-        for value in _messages(store, register, heads[register].size):
-            yield MessageBlock(register, value)
+        head, frontier = heads[register], EMPTY
+        for entries in submissions(store, register, 0, head.size):
+            frontier = extend(frontier, [leaf_hash(entry) for entry in entries]).after
+            yield MessageBlock(register, encode_bundle(entries))
+        if frontier.root() != head.root:
+            raise StoreError(f"{register}: the entries do not make the root of the head; run fsck")
     for register in registers:
-        for stored in store.notes(register, 0, heads[register].size + 1):
-            yield NoteBlock(register, stored.size, stored.note)
+        for noted in noted_sizes(store, register, 0, heads[register].size + 1):
+            yield from (NoteBlock(register, noted.size, note) for note in noted.exported(register))
 
 
-def _messages(store: Store, register: str, size: int) -> Iterator[bytes]:
-    """Yield the values of a register's messages: the entries of each submission, or one ledger-written one."""
+def submissions(store: Store, register: str, begin: int, end: int) -> Iterator[list[bytes]]:
+    """Yield the entries [begin, end) as they came in: those of each submission, or one ledger-written one.
+
+    Neither bound divides a submission. Raises StoreError where they do not follow each other as they should.
+    """
     waiting: list[bytes] = []
-    for index, data in enumerate(RegisterReader(store, register, TileCache()).entries(0, size)):
+    for index, data in enumerate(RegisterReader(store, register, TileCache()).entries(begin, end), begin):
         try:
             membership = parse_entry(data).membership
         except MalformedError as error:
@@ -121,10 +129,65 @@ def _messages(store: Store, register: str, size: int) -> Iterator[bytes]:
             raise StoreError(f"{register}: entry {index} does not go on with the submission before it")
         waiting.append(data)
         if position == count - 1:
-            yield encode_bundle(waiting)
+            yield waiting
             waiting = []
     if waiting:
         raise StoreError(f"{register}: the last submission is not all there")
+
+
+@dataclass(frozen=True, slots=True)
+class NotedSize:
+    """What a store keeps of one signed size: the note, and who has cosigned it, first and last."""
+
+    note: StoredNote
+    cosigned: tuple[Cosigned, ...]
+
+    @property
+    def size(self) -> int:
+        """The size that the note states."""
+        return self.note.size
+
+    def exported(self, register: str) -> list[bytes]:
+        """Return the notes that carry all of it, by their bytes: with every first line, then every last.
+
+        They are one note where nobody has cosigned twice. Raises StoreError for a damaged note.
+        """
+        try:
+            text, signed = split_note(self.note.note)
+        except MalformedError as error:
+            raise StoreError(f"{register}: the note of size {self.size} is damaged: {error}") from error
+        firsts = [one.first for one in self.cosigned]
+        lasts = [one.last for one in self.cosigned]
+        return sorted({format_note(text, [*signed, *sorted(lines, key=_came)]) for lines in (firsts, lasts)})
+
+
+def _came(line: SignatureLine) -> tuple[bytes, str, int]:
+    """Return what puts cosignatures in the order of their times, which their bytes begin with."""
+    return line.signature[:8], line.name, line.key_id
+
+
+def noted_sizes(store: Store, register: str, begin: int, end: int) -> Iterator[NotedSize]:
+    """Yield what is kept of the sizes begin to end - 1, by size; a few are read at once.
+
+    Raises StoreError for cosignatures of a size that has no note.
+    """
+    notes = store.notes(register, begin, end)
+    while True:
+        batch = list(islice(notes, NOTES_TOGETHER))
+        stop = batch[-1].size + 1 if len(batch) == NOTES_TOGETHER else end
+        kept = {
+            size: tuple(rows) for size, rows in groupby(store.cosigned(register, begin, stop), lambda row: row.size)
+        }
+        for note in batch:
+            yield NotedSize(note, kept.pop(note.size, ()))
+        for size in kept:
+            # In a store that is written meanwhile both may have come after the notes were read.
+            late = store.note(register, size)
+            if late is None or late.size != size:
+                raise StoreError(f"{register}: cosignatures of size {size}, but no note; run fsck")
+        if stop == end:
+            return
+        begin = stop
 
 
 # Reading.
@@ -199,119 +262,3 @@ def _may_follow(before: Block, block: Block) -> bool:
     if isinstance(before, MessageBlock) and isinstance(block, MessageBlock):
         return before.order() <= block.order()
     return before.order() < block.order()
-
-
-# Rebuilding.
-
-
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A ledger made again from its event log.
-
-    `quarantined` names the messages that registration cannot have made, by their place in the file, from 0:
-    they made no entry, and each is an alarm.
-    """
-
-    ledger: Ledger
-    messages: int
-    notes: int
-    quarantined: tuple[str, ...]
-
-
-def rebuild(store: Store, source: Export, together: int = MESSAGES_TOGETHER) -> Rebuilt:
-    """Replay an export into an empty store, at most `together` messages a commit, and check its notes.
-
-    Notes are checked under the log key that the ledger's first entry names: who needs more compares that key
-    with the one that he holds. Raises MalformedError for a file that is not in order, VerificationError for a
-    note that the log has not signed or whose root is not that of the replayed entries, and StoreError. The
-    store is then to be thrown away.
-    """
-    if store.heads():
-        raise StoreError("a ledger is rebuilt only in an empty store")
-    ledger = Ledger.open(store, source.origin)
-    messages = notes = 0
-    quarantined: list[str] = []
-    for is_note, blocks in groupby(source.blocks, lambda block: isinstance(block, NoteBlock)):
-        if is_note:
-            notes += _keep_notes(ledger, (block for block in blocks if isinstance(block, NoteBlock)))
-            continue
-        for batch in _batches((block for block in blocks if isinstance(block, MessageBlock)), together):
-            quarantined += _replay(ledger, batch, messages)
-            messages += len(batch)
-    return Rebuilt(ledger, messages, notes, tuple(quarantined))
-
-
-def _batches(blocks: Iterable[MessageBlock], together: int) -> Iterator[list[MessageBlock]]:
-    batch: list[MessageBlock] = []
-    size = 0
-    for block in blocks:
-        batch.append(block)
-        size += len(block.value)
-        if len(batch) >= together or size >= BYTES_TOGETHER:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _replay(ledger: Ledger, batch: Iterable[MessageBlock], first: int) -> list[str]:
-    """Replay messages as one turn, the first being number `first`; return those that were quarantined."""
-    quarantined: list[str] = []
-    turn = ledger.turn()
-    for number, block in enumerate(batch, first):
-        try:
-            message = open_message(block.register, block.value, ledger.origin)
-        except LedgerError as error:
-            quarantined.append(f"message {number} of {block.register}: signature or shape: {error}")
-            continue
-        outcome = turn.replay(message)
-        if isinstance(outcome, Quarantined):
-            quarantined.append(f"message {number} of {block.register}: {outcome.why}")
-        if isinstance(outcome, Waiting):
-            raise MalformedError(
-                f"export: message {number} of {block.register} was judged at governing size "
-                f"{outcome.governing_size}, which the export does not reach"
-            )
-    turn.commit({})
-    return quarantined
-
-
-def _keep_notes(ledger: Ledger, blocks: Iterator[NoteBlock]) -> int:
-    """Check notes and commit them; return how many. Those of one size become one, with the lines of all."""
-    count = 0
-    waiting: dict[str, list[StoredNote]] = {}
-    for (register, size), alike in groupby(blocks, lambda block: (block.register, block.size)):
-        notes = [block.note for block in alike]
-        _check_notes(ledger, register, size, notes)
-        waiting.setdefault(register, []).append(StoredNote(size, _joined(notes)))
-        count += len(notes)
-        if sum(map(len, waiting.values())) >= _NOTES_TOGETHER:
-            ledger.turn().commit(waiting)
-            waiting = {}
-    ledger.turn().commit(waiting)
-    return count
-
-
-def _check_notes(ledger: Ledger, register: str, size: int, notes: Iterable[bytes]) -> None:
-    opened = ledger.fold.opened
-    head = ledger.heads().get(register)
-    if opened is None or head is None or size > head.size:
-        raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
-    root = ledger.reader(register).root(size)
-    origin = ledger.register_origin(register)
-    log = VerifierKey.parse(opened.ledger_key).renamed(origin)
-    for note in notes:
-        try:
-            stated = open_checkpoint(note, origin, [log]).checkpoint
-        except MalformedError as error:
-            raise VerificationError(f"{register}: the note of size {size}: {error}") from error
-        if stated.root != root:
-            raise ProofError(f"{register}: the note of size {size} states another root than the messages make")
-
-
-def _joined(notes: list[bytes]) -> bytes:
-    """Return one note with the signature lines of all, each once: the store keeps one for each size."""
-    if len(notes) == 1:
-        return notes[0]
-    parts = [split_note(note) for note in notes]
-    return format_note(parts[0][0], dict.fromkeys(line for _, lines in parts for line in lines))
