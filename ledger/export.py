@@ -6,20 +6,21 @@ event log is the same file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import BinaryIO, Final, TypeAlias
 
-from ledger.checkpoints import Checkpoint, open_checkpoint, parse_decimal
-from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of, open_message
-from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
+from ledger.checkpoints import Checkpoint, parse_decimal
+from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of
+from ledger.errors import MalformedError, StoreError
 from ledger.governing import GOVERNING
-from ledger.ledger import Ledger, Quarantined, Waiting
-from ledger.notes import MAX_NOTE_SIZE, VerifierKey, format_note, split_note
+from ledger.hashing import leaf_hash
+from ledger.notes import MAX_NOTE_SIZE, SignatureLine, format_note, split_note
 from ledger.reader import RegisterReader, TileCache
-from ledger.store import Store, StoredNote
+from ledger.store import Cosigned, Head, Store, StoredNote
 from ledger.tiles import encode_bundle
+from ledger.tree import EMPTY, extend
 from ledger.values import is_register
 
 FIRST_LINE: Final = b"daybook.export/1\n"
@@ -118,20 +119,14 @@ def submissions(store: Store, register: str, begin: int, end: int) -> Iterator[l
 
     Neither bound divides a submission. Raises StoreError where they do not follow each other as they should.
     """
-    waiting: list[bytes] = []
-    for index, data in enumerate(RegisterReader(store, register, TileCache()).entries(begin, end), begin):
-        try:
-            membership = parse_entry(data).membership
-        except MalformedError as error:
-            raise StoreError(f"{register}: entry {index} is damaged: {error}") from error
-        count, position = (membership.count, membership.position) if membership else (1, 0)
-        if position != len(waiting):
-            raise StoreError(f"{register}: entry {index} does not go on with the submission before it")
-        waiting.append(data)
-        if position == count - 1:
-            yield waiting
-            waiting = []
-    if waiting:
+    reached = begin
+    try:
+        for entries in messages_of(RegisterReader(store, register, TileCache()).entries(begin, end), begin):
+            yield entries
+            reached += len(entries)
+    except MalformedError as error:
+        raise StoreError(f"{register}: {error}") from error
+    if reached != end:
         raise StoreError(f"{register}: the last submission is not all there")
 
 
@@ -176,7 +171,8 @@ def noted_sizes(store: Store, register: str, begin: int, end: int) -> Iterator[N
         batch = list(islice(notes, NOTES_TOGETHER))
         stop = batch[-1].size + 1 if len(batch) == NOTES_TOGETHER else end
         kept = {
-            size: tuple(rows) for size, rows in groupby(store.cosigned(register, begin, stop), lambda row: row.size)
+            size: tuple(rows)
+            for size, rows in groupby(store.cosigned(register, begin, stop), lambda row: row.size)
         }
         for note in batch:
             yield NotedSize(note, kept.pop(note.size, ()))

@@ -51,6 +51,7 @@ READING_ORDER = (
     "register",
     "ledger",
     "export",
+    "rebuild",
     "fsck_spans",
     "fsck",
 )

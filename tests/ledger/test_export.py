@@ -13,11 +13,12 @@ from ledger import notes
 from ledger.admission import admit
 from ledger.entries import open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
-from ledger.export import Block, Export, MessageBlock, NoteBlock, export, read_export, rebuild
+from ledger.export import Block, Export, MessageBlock, NoteBlock, export, noted_sizes, read_export
 from ledger.fsck import Ground, check, check_span, read_fold
 from ledger.governing import GOVERNING
 from ledger.ledger import Appended, Known, Ledger
-from ledger.store import Store
+from ledger.rebuild import rebuild
+from ledger.store import Store, StoredNote
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import encode_bundle
@@ -61,6 +62,7 @@ def everything(store: Store) -> dict[str, tuple[object, ...]]:
             sorted(store.all_submissions(register)),
             sorted(store.all_records(register), key=lambda at: at.index),
             list(store.notes(register, 0, 1 << 40)),
+            list(store.cosigned(register, 0, 1 << 40)),
         )
         for register, head in store.heads().items()
     }
@@ -73,7 +75,7 @@ def everything(store: Store) -> dict[str, tuple[object, ...]]:
 def test_importing_the_vector_gives_the_roots_of_the_other_implementation(together: int) -> None:
     """False if another implementation's event log led to another entry or root here."""
     store = MemoryStore()
-    rebuilt = rebuild(store, read_export(io.BytesIO(VECTOR)), together)
+    rebuilt = rebuild(store, read_export(io.BytesIO(VECTOR)), together=together)
     assert (rebuilt.messages, rebuilt.notes, rebuilt.quarantined) == (16, 5, ())
     for register, expected in load("registers.json").items():
         reader = rebuilt.ledger.reader(register)
@@ -188,10 +190,11 @@ def test_notes_of_one_size_become_one_with_all_their_lines() -> None:
     split = [*blocks[:-1], *(NoteBlock(sealed.register, sealed.size, part) for part in parts)]
     store = MemoryStore()
     rebuilt = rebuild(store, Export(LEDGER_ORIGIN, iter(split)))
-    assert rebuilt.notes == 6
-    stored = store.note(sealed.register, sealed.size)
-    assert stored is not None
-    assert set(notes.split_note(stored.note)[1]) == {log, second, third}
+    assert (rebuilt.notes, rebuilt.cosignatures, rebuilt.dropped) == (6, 11, 0)
+    (noted,) = noted_sizes(store, sealed.register, sealed.size, sealed.size + 1)
+    assert noted.note == StoredNote(sealed.size, notes.format_note(text, [log]))
+    assert {(row.first, row.last) for row in noted.cosigned} == {(second, second), (third, third)}
+    assert noted.exported(sealed.register) == [sealed.note]
 
 
 # What does not hold.

@@ -1,0 +1,178 @@
+"""The rebuild of a ledger from its event log (promise P5), and of its notes and cosignatures.
+
+Replaying the messages of an export gives the same entries, so the same roots, in whatever batches. Every note
+in it is compared with them, and every cosignature verified whose witness the ledger has ever named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from ledger import base64
+from ledger.checkpoints import Checkpoint, open_checkpoint
+from ledger.entries import open_message
+from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
+from ledger.export import NOTES_TOGETHER, Export, MessageBlock, NoteBlock
+from ledger.governing import GOVERNING
+from ledger.ledger import Ledger, Quarantined, Waiting
+from ledger.notes import SignatureLine, VerifierKey, format_note
+from ledger.published_policies import WitnessKeys, witness_keys, witness_policies
+from ledger.store import NewCosignatures, Store, StoredNote
+from ledger.witnessing import Policy
+
+MESSAGES_TOGETHER: Final = 1_000
+"""Messages of one commit in a rebuild."""
+
+BYTES_TOGETHER: Final = 16 * 1024 * 1024
+"""Bytes after which a commit takes no further message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A ledger made again from its event log.
+
+    `cosignatures` counts lines kept, `dropped` lines of whom the ledger's policies do not name.
+    `quarantined` names the messages that registration cannot have made, by their place in the file, from 0:
+    they made no entry, and each is an alarm.
+    """
+
+    ledger: Ledger
+    messages: int
+    notes: int
+    cosignatures: int
+    dropped: int
+    quarantined: tuple[str, ...]
+
+
+def rebuild(
+    store: Store, source: Export, *, policies: Sequence[Policy] = (), together: int = MESSAGES_TOGETHER
+) -> Rebuilt:
+    """Replay an export into an empty store, at most `together` messages a commit, and check its notes.
+
+    Notes are checked under the log key that the ledger's first entry names: who needs more compares that key
+    with the one that he holds. Cosignatures are kept of the witnesses that the ledger's own published
+    policies name, or `policies`; of nobody else, since a line that cannot be checked may have been planted.
+
+    Raises MalformedError for a file that is not in order, VerificationError for a note that the log has not
+    signed, whose root is not that of the replayed entries, or with a wrong cosignature of a known witness,
+    and StoreError. The store is then to be thrown away.
+    """
+    if store.heads():
+        raise StoreError("a ledger is rebuilt only in an empty store")
+    ledger = Ledger.open(store, source.origin)
+    messages = 0
+    quarantined: list[str] = []
+    kept = _Kept()
+    for is_note, blocks in groupby(source.blocks, lambda block: isinstance(block, NoteBlock)):
+        if is_note:
+            notes = (block for block in blocks if isinstance(block, NoteBlock))
+            _keep_notes(ledger, notes, _witnesses(ledger, policies), kept)
+            continue
+        for batch in _batches((block for block in blocks if isinstance(block, MessageBlock)), together):
+            quarantined += _replay(ledger, batch, messages)
+            messages += len(batch)
+    opened = ledger.fold.opened
+    if opened is None or opened.origin != source.origin:
+        raise MalformedError(f"export: its first message does not open a ledger {source.origin}")
+    return Rebuilt(ledger, messages, kept.notes, kept.cosignatures, kept.dropped, tuple(quarantined))
+
+
+def _batches(blocks: Iterable[MessageBlock], together: int) -> Iterator[list[MessageBlock]]:
+    batch: list[MessageBlock] = []
+    size = 0
+    for block in blocks:
+        batch.append(block)
+        size += len(block.value)
+        if len(batch) >= together or size >= BYTES_TOGETHER:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _replay(ledger: Ledger, batch: Iterable[MessageBlock], first: int) -> list[str]:
+    """Replay messages as one turn, the first being number `first`; return those that were quarantined."""
+    quarantined: list[str] = []
+    turn = ledger.turn()
+    for number, block in enumerate(batch, first):
+        try:
+            message = open_message(block.register, block.value, ledger.origin)
+        except LedgerError as error:
+            quarantined.append(f"message {number} of {block.register}: signature or shape: {error}")
+            continue
+        outcome = turn.replay(message)
+        if isinstance(outcome, Quarantined):
+            quarantined.append(f"message {number} of {block.register}: {outcome.why}")
+        if isinstance(outcome, Waiting):
+            raise MalformedError(
+                f"export: message {number} of {block.register} was judged at governing size "
+                f"{outcome.governing_size}, which the export does not reach"
+            )
+    turn.commit({})
+    return quarantined
+
+
+def _witnesses(ledger: Ledger, policies: Sequence[Policy]) -> WitnessKeys:
+    """Return the keys of the witnesses that `policies` name, and every policy that the ledger published."""
+    head = ledger.heads().get(GOVERNING)
+    entries = ledger.reader(GOVERNING).entries(0, head.size) if head else ()
+    published = (policy for _, _, policy in witness_policies(entries) if policy is not None)
+    return witness_keys([*policies, *published])
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What has been made of the notes of an export so far."""
+
+    notes: int = 0
+    cosignatures: int = 0
+    dropped: int = 0
+
+
+def _keep_notes(ledger: Ledger, blocks: Iterator[NoteBlock], witnesses: WitnessKeys, kept: _Kept) -> None:
+    """Check notes and commit them. Those of one size become one, with the cosignatures of all."""
+    waiting: list[NewCosignatures] = []
+    for (register, size), alike in groupby(blocks, lambda block: (block.register, block.size)):
+        notes = [block.note for block in alike]
+        waiting.append(_checked(ledger, register, size, notes, witnesses, kept))
+        if len(waiting) >= NOTES_TOGETHER:
+            ledger.store.keep_cosignatures(waiting)
+            waiting = []
+    ledger.store.keep_cosignatures(waiting)
+
+
+def _checked(
+    ledger: Ledger, register: str, size: int, notes: Sequence[bytes], witnesses: WitnessKeys, kept: _Kept
+) -> NewCosignatures:
+    """Return what is to be kept of the notes of one size. Raises as `rebuild` does."""
+    opened = ledger.fold.opened
+    head = ledger.heads().get(register)
+    if opened is None or head is None or size > head.size:
+        raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
+    expected = Checkpoint(ledger.register_origin(register), size, ledger.reader(register).root(size))
+    log = VerifierKey.parse(opened.ledger_key).renamed(expected.origin)
+    signed: SignatureLine | None = None
+    lines: dict[SignatureLine, None] = {}
+    for note in notes:
+        try:
+            found = open_checkpoint(note, expected.origin, [log], list(witnesses.values()))
+        except MalformedError as error:
+            raise VerificationError(f"{register}: the note of size {size}: {error}") from error
+        if found.note.text != expected.text():
+            raise ProofError(
+                f"{register}: the note of size {size} states another root than the messages make, which is "
+                f"{base64.encode(expected.root)}:\n{found.note.text.decode()}"
+            )
+        for line in found.note.verified:
+            if line.by == (log.name, log.key_id):
+                signed = signed or line
+            else:
+                lines[line] = None
+        kept.dropped += len(found.note.unverified)
+    assert signed is not None  # noqa: S101 - open_checkpoint has found the log's signature
+    kept.notes += len(notes)
+    kept.cosignatures += len(lines)
+    return NewCosignatures(register, StoredNote(size, format_note(expected.text(), [signed])), list(lines))
