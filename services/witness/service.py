@@ -167,7 +167,7 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
         origins, evidence = _gauges()
-        origins.add_metric([], len(self._state.all_cosigned()))
+        origins.add_metric([], self._state.count_cosigned())
         kept = self._evidence.all()
         proofs = sum(1 for each in kept if each.is_proof)
         evidence.add_metric(["proved"], proofs)

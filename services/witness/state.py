@@ -161,6 +161,11 @@ class State:
         rows = self._rows("SELECT origin, size, root, time, note FROM cosigned ORDER BY origin")
         return [_cosigned(row) for row in rows]
 
+    def count_cosigned(self) -> int:
+        """Return for how many origins a checkpoint was cosigned."""
+        ((count,),) = self._rows("SELECT count(*) FROM cosigned")
+        return int(count)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write what the body writes as one durable transaction, or nothing of it."""

@@ -17,6 +17,7 @@ from ledger.proofs import (
     plan_inclusion,
     plan_range,
     root_from_inclusion,
+    roots_from_consistency,
     verify_consistency,
     verify_inclusion,
     verify_range,
@@ -321,6 +322,22 @@ def test_a_consistency_proof_binds_both_roots(second: int) -> None:
             verify_consistency(first, second, ROOTS[first], flipped(ROOTS[second], 0), proof)
         with pytest.raises(ProofError):
             verify_consistency(first, second, ROOTS[second], ROOTS[first], proof)
+
+
+@pytest.mark.parametrize("second", range(2, 40))
+def test_a_consistency_proof_shows_the_root_of_the_smaller_tree_unless_that_is_perfect(second: int) -> None:
+    """False if a proof that a log has made of its own fork did not show which tree it forked."""
+    for first in range(1, second):
+        proof = consistency(first, second)
+        assert roots_from_consistency(first, second, ROOTS[first], proof) == (ROOTS[first], ROOTS[second])
+        old, new = roots_from_consistency(first, second, ROOTS[0], proof)
+        if first.bit_count() > 1:
+            assert (old, new) == (ROOTS[first], ROOTS[second])
+        else:
+            assert old == ROOTS[0]
+            assert new != ROOTS[second]
+    with pytest.raises(ProofError):
+        roots_from_consistency(second, second, ROOTS[second], ())
 
 
 @given(st.integers(2, 130), st.data())
