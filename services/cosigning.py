@@ -1,0 +1,535 @@
+"""Cosigning: every signed checkpoint is taken to the witnesses, until a quorum has sealed it.
+
+A register is followed by one task. It takes the latest checkpoint to all witnesses at once, a round; when the
+quorum is met the cosignatures are kept and the checkpoint is shown as sealed, and the next round takes
+whatever is the latest by then. A witness that is slow goes on with the round that it was asked in; one that
+is behind is caught up; one that fails is asked again later and later. Nothing is sealed without a quorum.
+
+The first that each witness is asked is the head that was stored when the process began: nothing is appended
+to a register before a quorum has confirmed that it holds nothing larger or different (formats.md, 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import aiohttp
+import structlog
+
+from ledger.add_checkpoint import AddCheckpoint
+from ledger.errors import MalformedError, SignatureError, SplitViewError, StorageFullError
+from ledger.governing import GOVERNING
+from ledger.ledger import Ledger
+from ledger.notes import SignatureLine, cosignature_time
+from ledger.sealing import SealedReader
+from ledger.store import NewCosignatures, Store, StoredNote
+from ledger.witnessing import Policy, Witness
+from services.asking import Answer, Granted, Holds, Refused, Unavailable, ask, held_checkpoint
+from services.published import Published, SignedCheckpoint
+
+TRIES: Final = 4
+"""Requests in one go to a witness that names, each time, another size to go on from."""
+
+FIRST_DELAY: Final = 0.25
+"""Seconds after a first failure until a witness is asked again; twice as long after each further one."""
+
+LAST_DELAY: Final = 30.0
+"""Seconds after which a witness that keeps failing is asked again."""
+
+_log = structlog.get_logger()
+
+
+class Growing(Protocol):
+    """What may let registers grow: the sequencer."""
+
+    def confirm(self, registers: Iterable[str]) -> None:
+        """Allow these registers to grow."""
+        ...
+
+    def is_confirmed(self, register: str) -> bool:
+        """Tell whether a register may grow."""
+        ...
+
+
+@dataclass(slots=True)
+class Standing:
+    """How one witness stands, over all registers: for people and for metrics.
+
+    `trouble` says what was wrong with its last answer, None where that was a cosignature; `cosigned_at` is the
+    time, POSIX seconds, of its latest cosignature in this run.
+    """
+
+    name: str
+    key: str
+    trouble: str | None = "not asked yet"
+    cosigned_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostState:
+    """The witness holds less than it has cosigned: it was restored from an older copy of itself."""
+
+    size: int
+    cosigned: int
+
+
+_Outcome = Granted | Refused | Unavailable | LostState
+
+
+class Counts(Protocol):
+    """What counts answers and measures seals."""
+
+    def answered(self, witness: str, answer: str) -> None:
+        """Count an answer of a witness."""
+        ...
+
+    def sealed(self, seconds: float) -> None:
+        """Measure a seal, in seconds since the witnesses were first asked for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """`refresh` seconds after its last cosignature an idle checkpoint is cosigned anew."""
+
+    refresh: float
+
+
+class Cosigner:
+    """Follows every register of one ledger. `run` is its task; it ends when cancelled.
+
+    `clock` gives POSIX seconds; `declared` the time, POSIX seconds, at which the operator has declared that a
+    witness of this vkey was restored from an older copy, None where he has not. Only for the event loop's
+    thread.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        published: Published,
+        growing: Growing,
+        session: aiohttp.ClientSession,
+        intervals: Intervals,
+        counts: Counts,
+        clock: Callable[[], float],
+        declared: Callable[[str], int | None],
+    ) -> None:
+        self.ledger = ledger
+        self.published = published
+        self.growing = growing
+        self.session = session
+        self.intervals = intervals
+        self.counts = counts
+        self.clock = clock
+        self.declared = declared
+        self.keeper = _Keeper(ledger.store)
+        self._standings: dict[str, Standing] = {}
+
+    def standings(self) -> list[Standing]:
+        """Return how every witness of the policy in force stands."""
+        policy = self.published.policy
+        witnesses = policy.witnesses if policy else ()
+        return [self.standing(witness) for witness in witnesses]
+
+    def standing(self, witness: Witness) -> Standing:
+        """Return how one witness stands."""
+        vkey = str(witness.key)
+        return self._standings.setdefault(vkey, Standing(witness.name, vkey))
+
+    async def run(self) -> None:
+        """Follow every register. Raises SplitViewError where a witness knows a longer or another history.
+
+        StoreError where cosignatures cannot be kept, and it is not for want of room.
+        """
+        tasks: dict[str, asyncio.Task[None]] = {}
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        policy: Policy | None = None
+        try:
+            while True:
+                # Registers and policies come with governing entries, and with nothing else.
+                news = self.published.news_of(GOVERNING)
+                if (now := self.published.policy) is not policy:
+                    policy = now
+                    await _cancel(tasks.values())
+                    tasks.clear()
+                for task in self._begin(policy, tasks):
+                    task.add_done_callback(lambda ended: _fail(failed, ended))
+                waiting = asyncio.ensure_future(news.wait())
+                try:
+                    # A policy whose time comes by itself is noticed within a second.
+                    await asyncio.wait({waiting, failed}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
+                if failed.done():
+                    failed.result()
+        finally:
+            await _cancel(tasks.values())
+            await self.keeper.close()
+
+    def _begin(
+        self, policy: Policy | None, tasks: dict[str, asyncio.Task[None]]
+    ) -> Iterator[asyncio.Task[None]]:
+        """Begin to follow the registers that are not followed yet, and yield their tasks."""
+        for register in self.published.registers().keys() - tasks.keys():
+            if policy is None:
+                self.growing.confirm([register])
+            else:
+                tasks[register] = asyncio.create_task(_Follower(self, register, policy).run())
+                yield tasks[register]
+
+
+def _fail(failed: asyncio.Future[None], ended: asyncio.Task[None]) -> None:
+    if not ended.cancelled() and (error := ended.exception()) is not None and not failed.done():
+        failed.set_exception(error)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    held = list(tasks)
+    for task in held:
+        task.cancel()
+    for task in held:
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+class _Keeper:
+    """Keeps cosignatures in a thread of its own; whatever waits becomes one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[NewCosignatures, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "cosignatures")
+
+    async def keep(self, new: NewCosignatures) -> None:
+        """Return when `new` is durable. Raises what Store.keep_cosignatures raises."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((new, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        await asyncio.shield(done)
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            together, self._waiting = self._waiting, []
+            batch = [new for new, _ in together]
+            failure: Exception | None = None
+            try:
+                await loop.run_in_executor(self._thread, self._store.keep_cosignatures, batch)
+            except Exception as error:
+                failure = error
+            for _, done in together:
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(failure)
+                    done.exception()  # seen, even where whoever waited was cancelled
+
+    async def close(self) -> None:
+        """Wait for what is being written: the store may be closed only after it."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        self._thread.shutdown()
+
+
+@dataclass(slots=True)
+class _Round:
+    """A checkpoint on its way to the witnesses: `lines` are those that came, `asked` the names still out."""
+
+    target: SignedCheckpoint
+    began: float
+    lines: dict[str, SignatureLine] = field(default_factory=dict[str, SignatureLine])
+    asked: set[str] = field(default_factory=set[str])
+    kept: int = 0
+    sealed: bool = False
+
+
+@dataclass(slots=True)
+class _Delay:
+    """When a witness is asked again for one register: the event loop's time, and the failures in a row."""
+
+    until: float = 0.0
+    failures: int = 0
+
+
+class _Follower:
+    """Follows one register under one policy."""
+
+    def __init__(self, cosigner: Cosigner, register: str, policy: Policy) -> None:
+        self._cosigner = cosigner
+        self._register = register
+        self._origin = cosigner.ledger.register_origin(register)
+        self._policy = policy
+        self._reader = SealedReader(cosigner.ledger.store, policy)
+        # The first that a witness is asked is the stored head, as if it knew that.
+        self._stored = cosigner.published.latest(register).size
+        self._held: dict[str, int] = {}
+        self._confirmed_by: set[str] = set()
+        self._tasks: dict[str, asyncio.Task[tuple[SignedCheckpoint, _Outcome]]] = {}
+        self._delays = {witness.name: _Delay() for witness in policy.witnesses}
+        self._round: _Round | None = None
+        self._refresh_at = 0.0
+
+    async def run(self) -> None:
+        """Make one round after the other, for ever."""
+        try:
+            while True:
+                news = self._cosigner.published.news_of(self._register)
+                self._begin_round()
+                pause = self._ask_all()
+                waiting = asyncio.ensure_future(news.wait())
+                try:
+                    await asyncio.wait(
+                        {waiting, *self._tasks.values()}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waiting.cancel()
+                await self._collect()
+        finally:
+            await _cancel(self._tasks.values())
+
+    def _begin_round(self) -> None:
+        """Take the latest checkpoint, where the round before is over and there is a reason for another."""
+        latest = self._cosigner.published.latest(self._register)
+        now = _loop_time()
+        held = self._round
+        if held is not None and not held.sealed and (held.asked or held.target.size == latest.size):
+            return  # still under way, or it can only go on with the same
+        if held is None or held.target.size != latest.size or now >= self._refresh_at:
+            self._round = _Round(latest, now)
+            self._refresh_at = now + self._cosigner.intervals.refresh
+
+    def _ask_all(self) -> float | None:
+        """Ask whoever can be asked in this round; return after how many seconds there is more to do.
+
+        None where only an answer or news can bring that.
+        """
+        now = _loop_time()
+        held = self._round
+        if held is None or held.sealed:
+            return max(0.0, self._refresh_at - now)
+        pause: float | None = None
+        for witness in self._policy.witnesses:
+            if witness.name in self._tasks or witness.name in held.lines:
+                continue
+            delay = self._delays[witness.name]
+            if delay.until > now:
+                pause = min(delay.until - now, LAST_DELAY if pause is None else pause)
+                continue
+            held.asked.add(witness.name)
+            self._tasks[witness.name] = asyncio.create_task(self._ask(witness, held.target))
+        return pause
+
+    async def _collect(self) -> None:
+        """Take in what has come: keep cosignatures, and show the checkpoint as sealed where they suffice."""
+        late: dict[int, tuple[SignedCheckpoint, list[SignatureLine]]] = {}
+        for witness in self._policy.witnesses:
+            task = self._tasks.get(witness.name)
+            if task is None or not task.done():
+                continue
+            del self._tasks[witness.name]
+            target, outcome = task.result()
+            held = self._round
+            of_round = held is not None and held.target is target
+            if held is not None and of_round:
+                held.asked.discard(witness.name)
+            self._note(witness, outcome)
+            if isinstance(outcome, Granted):
+                if held is not None and of_round and not held.sealed:
+                    held.lines[witness.name] = outcome.line
+                else:
+                    late.setdefault(target.size, (target, []))[1].append(outcome.line)
+        for target, lines in late.values():
+            await self._keep(target, lines)
+        await self._judge_round()
+
+    async def _judge_round(self) -> None:
+        held = self._round
+        if held is None or held.sealed or not held.lines:
+            return
+        if self._policy.quorum.is_met_by(held.lines):
+            if await self._keep(held.target, list(held.lines.values())):
+                held.sealed = True
+                self._cosigner.counts.sealed(_loop_time() - held.began)
+            else:
+                held.lines.clear()
+        elif not held.asked and held.kept < len(held.lines):
+            # Not enough so far. They are kept all the same: with others they may make a bound.
+            held.kept = len(held.lines)
+            await self._keep(held.target, list(held.lines.values()))
+
+    async def _keep(self, target: SignedCheckpoint, lines: list[SignatureLine]) -> bool:
+        """Make cosignatures durable, then show what they seal. False where there was no room."""
+        stored = StoredNote(target.size, target.note)
+        try:
+            await self._cosigner.keeper.keep(NewCosignatures(self._register, stored, lines))
+        except StorageFullError:
+            _log.warning("storage full: cosignatures were not kept", register=self._register)
+            return False
+        published = self._cosigner.published
+        latest = self._reader.last_up_to(self._register, target.size)
+        if latest is not None and latest.size == target.size:
+            published.seal(self._register, latest, self._policy)
+        return True
+
+    def _note(self, witness: Witness, outcome: _Outcome) -> None:
+        """Remember how the witness stands, and when to ask it again."""
+        standing = self._cosigner.standing(witness)
+        delay = self._delays[witness.name]
+        self._cosigner.counts.answered(witness.name, type(outcome).__name__.lower())
+        if isinstance(outcome, Granted):
+            if standing.trouble is not None:
+                _log.info("witness cosigns", witness=witness.name)
+            standing.trouble, standing.cosigned_at = None, outcome.time
+            delay.failures, delay.until = 0, 0.0
+            return
+        trouble = _trouble(outcome)
+        if trouble != standing.trouble:
+            _log.warning("no cosignature", witness=witness.name, register=self._register, why=trouble)
+        standing.trouble = trouble
+        wait = min(LAST_DELAY, FIRST_DELAY * 2**delay.failures)
+        if isinstance(outcome, Unavailable) and outcome.retry_after is not None:
+            wait = max(wait, outcome.retry_after)
+        delay.failures = min(delay.failures + 1, 10)
+        delay.until = _loop_time() + wait
+
+    # Asking one witness
+
+    async def _ask(self, witness: Witness, target: SignedCheckpoint) -> tuple[SignedCheckpoint, _Outcome]:
+        return target, await self._asked(witness, target)
+
+    async def _asked(self, witness: Witness, target: SignedCheckpoint) -> _Outcome:
+        if witness.url is None:
+            return Unavailable("the witness policy names no URL for it")
+        old = min(self._held.get(witness.name, self._stored), target.size)
+        for _ in range(TRIES):
+            answer = await self._ask_from(witness, old, target)
+            match answer:
+                case Granted():
+                    self._held[witness.name] = target.size
+                    self._confirm(witness)
+                    return answer
+                case Holds(size):
+                    lost = await self._judge_held(witness, size, target)
+                    if lost is not None:
+                        return lost
+                    if size == old:
+                        return Unavailable(f"answered 409 with the size {old} that was sent")
+                    self._held[witness.name] = size
+                    if size > target.size:
+                        return Unavailable("knows a newer checkpoint of ours already", 0.0)
+                    old = size
+                case Refused(disputes=True):
+                    await self._investigate(witness, answer)
+                    return answer
+                case _:
+                    return answer
+        return Unavailable(f"named another size to go on from {TRIES} times")
+
+    async def _ask_from(self, witness: Witness, old: int, target: SignedCheckpoint) -> Answer:
+        reader = self._cosigner.ledger.reader(self._register)
+        proof = reader.consistency(old, target.size) if 0 < old < target.size else ()
+        request = AddCheckpoint(old, proof, target.note)
+        return await ask(self._cosigner.session, witness, request, int(self._cosigner.clock()))
+
+    def _confirm(self, witness: Witness) -> None:
+        """Count a witness that holds nothing larger or different than what was stored when we began."""
+        if self._cosigner.growing.is_confirmed(self._register):
+            return
+        self._confirmed_by.add(witness.name)
+        if self._policy.quorum.is_met_by(self._confirmed_by):
+            self._cosigner.growing.confirm([self._register])
+
+    async def _judge_held(self, witness: Witness, size: int, target: SignedCheckpoint) -> LostState | None:
+        """Judge the size that a witness says it holds. Raises SplitViewError where we have no such size."""
+        latest = self._cosigner.published.latest(self._register)
+        if size > latest.size:
+            raise await self._split_view(witness, f"holds {size} entries, where this ledger has {latest.size}")
+        cosigned = self._cosigned_by(witness, size)
+        if cosigned is not None:
+            return LostState(size, cosigned)
+        if size < target.size:
+            self._confirm(witness)
+        return None
+
+    def _cosigned_by(self, witness: Witness, size: int) -> int | None:
+        """Return the largest size beyond `size` that the witness is known to have cosigned.
+
+        Cosignatures from before the operator declared the witness restored do not count.
+        """
+        declared = self._cosigner.declared(str(witness.key)) or 0
+        by = (witness.key.name, witness.key.key_id)
+        store = self._cosigner.ledger.store
+        for kept in store.cosigned_back(self._register, self._cosigner.published.latest(self._register).size):
+            if kept.size <= size:
+                return None
+            if kept.last.by == by and cosignature_time(kept.last.signature) >= declared:
+                return kept.size
+        return None
+
+    async def _investigate(self, witness: Witness, answer: Refused) -> None:
+        """Find out what a witness knows that says it knows another history. Raises SplitViewError.
+
+        Before a quorum has confirmed the stored head its word is enough to stop. Later on the ledger stops for
+        evidence, a note that its own key has signed: until there is any, the witness merely does not cosign.
+        """
+        if not self._cosigner.growing.is_confirmed(self._register):
+            raise await self._split_view(witness, f"knows another history ({answer.status}: {answer.text})")
+        note = await held_checkpoint(self._cosigner.session, witness, self._origin)
+        if note is not None and self._contradicts(note):
+            raise await self._split_view(witness, "holds a checkpoint of another history")
+
+    def _contradicts(self, note: bytes) -> bool:
+        """Tell whether a note is signed by this ledger's key, and of another history than the stored one."""
+        try:
+            checkpoint = self._policy.open(note, self._origin).checkpoint
+        except (MalformedError, SignatureError):
+            return False
+        if checkpoint.size > self._cosigner.published.latest(self._register).size:
+            return True
+        return self._cosigner.ledger.reader(self._register).root(checkpoint.size) != checkpoint.root
+
+    async def _split_view(self, witness: Witness, what: str) -> SplitViewError:
+        ours = self._cosigner.published.latest(self._register).note
+        theirs = await held_checkpoint(self._cosigner.session, witness, self._origin)
+        if theirs is None or not self._contradicts(theirs):
+            theirs = f"(witness {witness.name} shows no note of {self._origin} that proves it)\n".encode()
+        return SplitViewError(
+            f"{self._origin}: witness {witness.name} {what}. Nothing more is signed: was an older copy "
+            "restored, or is another ledger running with this key?",
+            ours,
+            theirs,
+        )
+
+
+def _trouble(outcome: Refused | Unavailable | LostState) -> str:
+    match outcome:
+        case Refused(status, text):
+            return f"refuses ({status}): {text}"
+        case LostState(size, cosigned):
+            return (
+                f"has lost its state: holds {size} entries, and had cosigned {cosigned}. Refused until its "
+                "restoration is declared"
+            )
+        case Unavailable(text):
+            return text
+
+
+def unsealed(published: Published) -> Iterator[str]:
+    """Yield the registers whose latest signed checkpoint is not sealed, where witnesses are asked."""
+    if published.policy is None:
+        return
+    for register, latest in published.registers().items():
+        sealed = published.sealed(register)
+        if sealed is None or sealed.size < latest.size:
+            yield register
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
