@@ -34,7 +34,7 @@ class Writer(Protocol):
 
 
 class Anchorer:
-    """Anchors the registers of one ledger, at most every `seconds`. `run` is its task; it ends when cancelled."""
+    """Anchors the registers of one ledger, at most every `seconds`. `run` is its task, till it is cancelled."""
 
     def __init__(self, anchors: Anchors, published: Published, writer: Writer, seconds: float) -> None:
         self._anchors = anchors

@@ -147,7 +147,7 @@ class Cosigner:
         StoreError where cosignatures cannot be kept, and it is not for want of room.
         """
         tasks: dict[str, asyncio.Task[None]] = {}
-        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         policy: Policy | None = None
         try:
             while True:
@@ -159,7 +159,7 @@ class Cosigner:
                     tasks.clear()
                 for task in self._begin(policy, tasks):
                     task.add_done_callback(lambda ended: _fail(failed, ended))
-                waiting = asyncio.ensure_future(news.wait())
+                waiting: asyncio.Future[Any] = asyncio.ensure_future(news.wait())
                 try:
                     # A policy whose time comes by itself is noticed within a second.
                     await asyncio.wait({waiting, failed}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +183,7 @@ class Cosigner:
                 yield tasks[register]
 
 
-def _fail(failed: asyncio.Future[None], ended: asyncio.Task[None]) -> None:
+def _fail(failed: asyncio.Future[Any], ended: asyncio.Task[None]) -> None:
     if not ended.cancelled() and (error := ended.exception()) is not None and not failed.done():
         failed.set_exception(error)
 
