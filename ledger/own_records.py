@@ -10,7 +10,7 @@ from typing import Any
 
 from ledger import canonical
 from ledger.errors import MalformedError
-from ledger.governing_types import CheckpointAnchored, SubmissionRejected
+from ledger.governing_types import CheckpointAnchored, RestoreDeclared, SubmissionRejected
 from ledger.record_rules import faults_between, refusal
 from ledger.record_types import Recorded
 from ledger.shapes import shape_of
@@ -85,6 +85,39 @@ def submission_rejected(
         earlier, digest = existing
         value["existing"] = {"index": earlier, "sha256": digest}
     return _format(SubmissionRejected, value)
+
+
+def restore_declared(
+    *,
+    register: str,
+    register_origin: str,
+    stored_size: int,
+    recovered_size: int,
+    source: str,
+    governing_size: int,
+) -> bytes:
+    """Return the `restore.declared/1` record of one register that was restored and has caught up.
+
+    `stored_size` is what the older copy held of it, `recovered_size` what was recovered from `source`
+    (event_log, tiles or receipts), `governing_size` the entries of the governing register after the restore:
+    it has grown before the next one, so that each restore is one record and two are two. Raises
+    RejectedError for a value that breaks its member's rules.
+    """
+    sizes = f"{stored_size}\n{recovered_size}\n{source}\n{governing_size}\n"
+    stated = f"restore.declared/1\n{register_origin}\n{sizes}"
+    return _format(
+        RestoreDeclared,
+        {
+            "record_id": uuid8(stated.encode()),
+            "recovered_size": recovered_size,
+            "register": "governing",
+            "restored": register,
+            "source": source,
+            "stored_size": stored_size,
+            "type": "restore.declared/1",
+            "version": 1,
+        },
+    )
 
 
 def _format(record_type: type[Recorded], value: dict[str, Any]) -> bytes:

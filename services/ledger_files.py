@@ -60,6 +60,16 @@ class LedgerDirectory:
         """The request to open the ledger, while governance keys elsewhere have still to sign it."""
         return self.root / "opening.request"
 
+    @property
+    def pending_restore(self) -> Path:
+        """What an import has recovered, until it is declared in the governing register."""
+        return self.root / "restore.pending"
+
+    @property
+    def scratch(self) -> Path:
+        """The store that an import rebuilds to check an export, while it runs."""
+        return self.root / "import.sqlite3"
+
     def waits(self) -> bool:
         """Tell whether `init` has prepared the ledger, and signatures are missing to open it."""
         return self.opening_request.exists() and not self.store.exists()
@@ -77,6 +87,27 @@ class LedgerDirectory:
             raise DirectoryError(self.not_open_yet())
         if not self.store.exists():
             raise DirectoryError(f"{self.root} holds no ledger; make one with: daybook init")
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 so that after any crash it is there whole, or as it was. Raises OSError."""
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    move_durably(new, path)
+
+
+def move_durably(old: Path, new: Path) -> None:
+    """Rename a file within its folder, and make that durable. Raises OSError."""
+    old.replace(new)
+    folder = os.open(new.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def public_path(secret: Path) -> Path:

@@ -52,6 +52,7 @@ READING_ORDER = (
     "ledger",
     "export",
     "rebuild",
+    "catch_up",
     "fsck_spans",
     "fsck",
 )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from ledger import canonical, records
 from ledger.errors import MalformedError, Reason, RejectedError
+from ledger.own_records import restore_declared
 from ledger.records import (
     DEPARTMENT_TYPES,
     GOVERNING_TYPES,
@@ -21,6 +22,7 @@ from ledger.records import (
     DecisionRegistered,
     NotUnderstood,
     Record,
+    RestoreDeclared,
     check_place,
     checkpoint_anchored,
     decided_earliest,
@@ -518,6 +520,42 @@ def test_the_records_of_the_ledger_itself_are_made_byte_for_byte() -> None:
         assert rebuilt == data
         made += 1
     assert made > 0
+
+
+def restored(**other: Any) -> dict[str, Any]:
+    """Return the record of a restore, parsed."""
+    facts: dict[str, Any] = {
+        "register": "d/o",
+        "register_origin": "ledger.test/d/o",
+        "stored_size": 3,
+        "recovered_size": 7,
+        "source": "event_log",
+        "governing_size": 5,
+    }
+    record: dict[str, Any] = json.loads(restore_declared(**facts | other))
+    assert isinstance(parse_record(restore_declared(**facts | other)), RestoreDeclared)
+    return record
+
+
+def test_a_restore_is_declared_once_and_another_one_anew() -> None:
+    """A restore that is declared twice is one record; a later one finds more governing entries, and is two."""
+    stated = b"restore.declared/1\nledger.test/d/o\n3\n7\nevent_log\n5\n"
+    assert restored() == {
+        "record_id": uuid8(stated),
+        "recovered_size": 7,
+        "register": "governing",
+        "restored": "d/o",
+        "source": "event_log",
+        "stored_size": 3,
+        "type": "restore.declared/1",
+        "version": 1,
+    }
+    others: list[dict[str, Any]] = [{"stored_size": 4}, {"recovered_size": 8}, {"source": "tiles"}]
+    others += [{}, {"governing_size": 6}, {"register_origin": "ledger.test/d/p"}]
+    ids = {restored(**other)["record_id"] for other in others}
+    assert len(ids) == 6
+    with pytest.raises(RejectedError):
+        restored(source="memory")
 
 
 def test_an_anchor_that_is_too_large_or_not_text_is_refused() -> None:
