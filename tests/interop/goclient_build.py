@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +19,8 @@ from typing import Final
 
 import google.rpc
 import grpc_tools
+
+from tests.interop import go_command
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CLIENT: Final = Path(__file__).resolve().parent / "goclient"
@@ -43,32 +43,10 @@ PLUGINS: Final[Mapping[str, str]] = {
 
 OLDEST_GO: Final = (1, 21)
 
-NO_GO: Final = (
-    "needs Go 1.21 or later, which is not installed: install the package golang, or Go itself from "
-    "https://go.dev/dl/"
-)
-"""What to say where there is no Go."""
-
-
-def go() -> str | None:
-    """Return the path of the Go command, None where it is not installed or too old."""
-    command = shutil.which("go")
-    if command is None:
-        return None
-    said = subprocess.run([command, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
-    version = re.match(r"(?:go|devel go)(\d+)\.(\d+)", said)
-    return command if version and (int(version[1]), int(version[2])) >= OLDEST_GO else None
-
 
 def run_go(*arguments: str, **environment: str) -> None:
-    """Run the Go command in the client's folder. Raises CalledProcessError; what it says goes to stderr."""
-    command = go()
-    if command is None:
-        raise FileNotFoundError(NO_GO)
-    # -mod=readonly: go.mod and go.sum are what was committed, or the build fails. -buildvcs=false: it need
-    # not be a git checkout.
-    flags = {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off", **environment}
-    subprocess.run([command, *arguments], cwd=CLIENT, env={**os.environ, **flags}, check=True)
+    """Run the Go command in the client's folder. Raises as `go_command.run_go`."""
+    go_command.run_go(CLIENT, OLDEST_GO, *arguments, **environment)
 
 
 def build() -> Path:

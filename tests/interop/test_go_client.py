@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from daybook.registration.v1 import registration_service_pb2_grpc as rpc
 from ledger.receipt_file import Receipt
 from tests.interop import goclient_build
 from tests.interop.go_between import Meddling, altering, between, busy_at_first, losing_first_answer
+from tests.interop.go_command import find_go, require_go
 from tests.support.records import DEPARTMENT, LEDGER_ORIGIN, REGISTER
 from tests.support.server import MadeLedger, daybook, make_ledger, serving
 
@@ -34,10 +34,7 @@ UNREACHABLE = 3
 @pytest.fixture(scope="session")
 def program() -> Path:
     """The client, built. Where there is no Go the tests are skipped, except where CI is set: they fail."""
-    if goclient_build.go() is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"the interoperability test {goclient_build.NO_GO}")
-        pytest.skip(f"the interoperability test {goclient_build.NO_GO}")
+    require_go(goclient_build.OLDEST_GO, "the interoperability test")
     return goclient_build.build()
 
 
@@ -321,7 +318,7 @@ def test_the_clients_own_code_gives_the_bytes_of_the_vectors(program: Path) -> N
 def test_the_client_is_formatted_and_vetted(program: Path) -> None:
     """If false, gofmt or go vet has something to say about the client."""
     goclient_build.run_go("vet", "./...")
-    gofmt = Path(goclient_build.go() or "").with_name("gofmt")
+    gofmt = Path(find_go(goclient_build.OLDEST_GO) or "").with_name("gofmt")
     assert subprocess.run([gofmt, "-l", goclient_build.CLIENT], capture_output=True, check=True).stdout == b""
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ledger.hashing import leaf_hash
+from ledger.hashing import HASH_SIZE, leaf_hash
 from ledger.stores.sqlite import STRETCH
-from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, encode_bundle, implied
+from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, decode_entries, encode_bundle, implied
 from ledger.tree import EMPTY, extend
 
 _SHIFT = 40
@@ -87,3 +87,30 @@ def rewrite_register(connection: sqlite3.Connection, register: str, entries: Seq
     connection.execute(
         "UPDATE register SET size = ?, root = ? WHERE number = ?", (len(entries), grown.after.root(), number)
     )
+
+
+def flip_in_entry(connection: sqlite3.Connection, register: str, index: int) -> None:
+    """Flip the lowest bit of the last byte of one entry, where it is kept."""
+    start = index // STRETCH * STRETCH
+    key = _number(connection, register, start)
+    ((bundle,),) = connection.execute("SELECT entries FROM stretch WHERE id = ?", (key,))
+    entries = list(decode_entries(bundle))
+    changed = entries[index - start]
+    entries[index - start] = changed[:-1] + bytes([changed[-1] ^ 1])
+    connection.execute("UPDATE stretch SET entries = ? WHERE id = ?", (encode_bundle(entries), key))
+
+
+def flip_in_tile(connection: sqlite3.Connection, register: str, level: int, index: int, at: int) -> None:
+    """Flip the lowest bit of the first byte of one hash, number `at` in a tile."""
+    key = _number(connection, register, (level << _LEVEL_SHIFT) + index)
+    ((hashes,),) = connection.execute("SELECT hashes FROM tile WHERE id = ?", (key,))
+    changed = bytearray(hashes)
+    changed[at * HASH_SIZE] ^= 1
+    connection.execute("UPDATE tile SET hashes = ? WHERE id = ?", (bytes(changed), key))
+
+
+def _number(connection: sqlite3.Connection, register: str, place: int) -> int:
+    """Return the key of a row of a register."""
+    ((number,),) = connection.execute("SELECT number FROM register WHERE name = ?", (register,))
+    key: int = (number << _SHIFT) + place
+    return key
