@@ -1,0 +1,199 @@
+"""Witnesses that others wrote, as real processes on 127.0.0.1: omniwitness and litewitness.
+
+    with omniwitness(programs, folder, log_list([vkey, ...])) as witness:
+        ...whoever asks for cosignatures, at witness.url
+
+`programs` is what tests/interop/foreign_build.py builds. Both read the very same log list, each by its own
+parser, and use a key that `daybook keygen` could have made.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+from ledger.ed25519 import SecretKey
+from ledger.notes import SignerKey, VerifierKey
+from ledger.witnessing import Witness
+
+STARTUP: Final = 60.0
+"""Seconds that a witness may take until it listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignWitness:
+    """A running witness: its name within policies, its key for cosignatures, and its submission prefix."""
+
+    name: str
+    key: VerifierKey
+    url: str
+
+    @property
+    def witness(self) -> Witness:
+        """What a policy says of it."""
+        return Witness(self.name, self.key, self.url)
+
+    @property
+    def policy_line(self) -> str:
+        """Its line in a witness policy file, without LF."""
+        return f"witness {self.name} {self.key} {self.url}"
+
+
+def log_list(vkeys: Iterable[str]) -> str:
+    """Return a log list as a ledger's operator would publish it (witness.md, section 6)."""
+    items = "".join(f"\nvkey {vkey}\nqpd 86400\ncontact operator@ledger.example\n" for vkey in vkeys)
+    return f"# The registers of one ledger, each a log.\nlogs/v0\n{items}"
+
+
+@contextmanager
+def omniwitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]:
+    """Run omniwitness of transparency-dev, which fetches the log list over HTTP; `folder` is empty or new."""
+    key = _make_key(folder, "omniwitness.example/w")
+    port = _unused_port()
+    with (
+        _serving_text(logs) as list_url,
+        _running(
+            [
+                *(programs / "omniwitness", "-private_key_path", folder / "key", "-db_file", folder / "db"),
+                *("-listen", f"127.0.0.1:{port}", "-metrics_listen", "", "-http_timeout", "5s"),
+                *("-public_witness_config_url", list_url),
+            ],
+            folder,
+        ) as witness,
+    ):
+        witness.wait(lambda: "Successfully merged public witness config" in witness.said())
+        witness.wait(lambda: _listens(port))
+        yield ForeignWitness("omniwitness", key.cosigner, f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]:
+    """Run litewitness of torchwood, its key in an SSH agent of its own; `folder` is empty or new."""
+    key = _make_key(folder, "litewitness.example/w")
+    (folder / "logs").write_text(logs, encoding="utf-8")
+    subprocess.run(
+        [programs / "witnessctl", "pull-logs", "-db", "db", "-source", "logs"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    port = _unused_port()
+    with (
+        _agent(programs, folder) as fingerprint,
+        _running(
+            [
+                *(programs / "litewitness", "-name", key.name, "-db", "db", "-ssh-agent", "agent"),
+                *("-key", fingerprint, "-listen", f"127.0.0.1:{port}"),
+            ],
+            folder,
+        ) as witness,
+    ):
+        witness.wait(lambda: _listens(port))
+        assert str(key.cosigner) in witness.said()
+        yield ForeignWitness("litewitness", key.cosigner, f"http://127.0.0.1:{port}")
+
+
+def _make_key(folder: Path, name: str) -> SignerKey:
+    folder.mkdir(parents=True, exist_ok=True)
+    key = SignerKey(name, SecretKey(secrets.token_bytes(32)))
+    (folder / "key").write_text(f"{key.text()}\n", encoding="utf-8")
+    return key
+
+
+@contextmanager
+def _agent(programs: Path, folder: Path) -> Iterator[str]:
+    """Run an SSH agent that holds the folder's key, at the socket `agent` there; yield its fingerprint."""
+    with subprocess.Popen(
+        [programs / "keyagent", "agent", "key"],
+        # A socket's path may have some hundred bytes, so it is named from within.
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        # Leaving closes its stdin, at which it ends.
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so, while the process runs."""
+        give_up = time.monotonic() + STARTUP
+        while not is_so():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < give_up, self.said()
+            time.sleep(0.02)
+
+
+@contextmanager
+def _running(command: Sequence[str | Path], folder: Path) -> Iterator[_Process]:
+    log = folder / "log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+        ) as process,
+    ):
+        try:
+            yield _Process(process, log)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def _serving_text(text: str) -> Iterator[str]:
+    """Serve a text over HTTP at any free port; yield its address."""
+    data = text.encode()
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/logs"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _unused_port() -> int:
+    """Return a port that nobody had a moment ago: neither witness tells which one it took."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
