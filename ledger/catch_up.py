@@ -8,7 +8,7 @@ replayed, through the same rules; every state on the way is a state that the led
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -113,12 +113,10 @@ def _covering(store: Store, register: str, index: int) -> bytes | None:
     return found.note if found else None
 
 
-def catch_up(
-    held: Ledger, rebuilt: Ledger, lacking: Sequence[Missing], progress: Callable[[int], None]
-) -> None:
-    """Replay what `missing` found. `progress` is told how many more entries were committed.
+def catch_up(held: Ledger, rebuilt: Ledger, lacking: Sequence[Missing]) -> None:
+    """Replay what `missing` found. Interrupted anywhere it can be begun again.
 
-    Interrupted anywhere it can be begun again. Raises StoreError, also where a replay does not lead where it
+    Raises StoreError, also where a replay does not lead where it
     led in `rebuilt`.
     """
     for one in lacking:
@@ -132,7 +130,6 @@ def catch_up(
                     raise StoreError(f"{one.register}: the message of entry {reached} comes out otherwise")
                 reached += len(entries)
             turn.commit({})
-            progress(sum(map(len, batch)))
         if held.heads().get(one.register) != rebuilt.heads()[one.register]:
             raise StoreError(f"{one.register}: the replay does not lead to the root of the event log")
 

@@ -70,6 +70,11 @@ class LedgerDirectory:
         """The store that an import rebuilds to check an export, while it runs."""
         return self.root / "import.sqlite3"
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the secret log key is not here: what is here is for reading and checking."""
+        return not self.log_key.exists()
+
     def waits(self) -> bool:
         """Tell whether `init` has prepared the ledger, and signatures are missing to open it."""
         return self.opening_request.exists() and not self.store.exists()
@@ -87,6 +92,15 @@ class LedgerDirectory:
             raise DirectoryError(self.not_open_yet())
         if not self.store.exists():
             raise DirectoryError(f"{self.root} holds no ledger; make one with: daybook init")
+
+
+def require_keys(directory: LedgerDirectory) -> None:
+    """Raise DirectoryError for a copy, as an import leaves it, of a ledger whose keys are elsewhere."""
+    if directory.is_copy:
+        raise DirectoryError(
+            f"{directory.root} is a copy for reading, without {directory.log_key}: only whoever has the "
+            "ledger's keys can serve it"
+        )
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -161,7 +161,11 @@ class SqliteStore:
     def _number(self, register: str) -> int:
         number = self._numbers.get(register)
         if number is None:
-            raise StoreError(f"the store has no register {register!r}")
+            # The ledger's own process may have opened it since this one opened the store, for reading.
+            rows = self._rows("SELECT number FROM register WHERE name = ?", (register,))
+            if not rows:
+                raise StoreError(f"the store has no register {register!r}")
+            number = self._numbers[register] = rows[0][0]
         return number
 
     def heads(self) -> Mapping[str, Head]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import keyword
 import os
 import sys
 import traceback
@@ -27,6 +28,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "verify": "Verify a receipt, offline.",
     "witness": "Run a witness: an independent service that cosigns the checkpoints of ledgers.",
     "fsck": "Derive everything in a ledger's directory again, and compare.",
+    "export": "Write the event log of a ledger into one file.",
+    "import": "Catch up after a restore from an export, or make a copy to read.",
 }
 """Every command with its one line of help, in the order in which a reader meets them."""
 
@@ -74,12 +77,17 @@ def _run(app: typer.Typer, given: Sequence[str], name: str) -> NoReturn:
 
 def available() -> tuple[str, ...]:
     """Return the names of the commands whose modules are there."""
-    return tuple(name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}") is not None)
+    return tuple(name for name in COMMANDS if importlib.util.find_spec(_module(name)) is not None)
+
+
+def _module(name: str) -> str:
+    """Return the module of a command; that of a word which Python keeps for itself ends with an underscore."""
+    return f"{__name__}.{name}_" if keyword.iskeyword(name) else f"{__name__}.{name}"
 
 
 def command(name: str) -> typer.Typer:
     """Load one command and return its typer application."""
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(_module(name))
     if hasattr(module, "app"):
         app: typer.Typer = module.app
         return app

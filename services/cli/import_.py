@@ -1,0 +1,98 @@
+"""`daybook import`: a copy of a ledger from its export, or the rest of one that was restored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ledger.export import Block, Export, MessageBlock, read_export
+from services.cli.policy_files import read_policy
+from services.cli.reporting import JsonOption, expected_failures, progress_bar, report
+from services.importing import Imported, import_export
+from services.ledger_files import LedgerDirectory
+
+STDIN: Final = Path("-")
+
+
+def run(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A ledger's directory; or a new one, for a copy to read.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The export; - is stdin.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Policy file with the log key that you hold: the export must be its."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Catch up after a restore, from an export of the same ledger; or make a copy of a ledger to read.
+
+    The whole export is checked first: every signature, every root, every note. A ledger that was restored
+    from an older copy must be a beginning of it, and then gets what is missing; a difference ends with exit
+    status 1 and the two notes, and nothing is changed. A new directory gets the store without the ledger's
+    keys: it can be checked (`daybook fsck`) and exported, not served. Examples:
+
+        daybook import ./ledger ledger.export
+
+        daybook import ./copy ledger.export --policy policy
+    """
+    with expected_failures(as_json=as_json), ExitStack() as stack:
+        trusted = read_policy(policy) if policy else None
+        if file == STDIN:
+            stream, size = stack.enter_context(nullcontext(sys.stdin.buffer)), 0
+        else:
+            stream, size = stack.enter_context(file.open("rb")), file.stat().st_size
+        with progress_bar("Checking bytes", size, as_json=as_json or not size) as advance:
+            read = read_export(stream)
+            source = Export(read.origin, _watched(read.blocks, advance))
+            imported = import_export(LedgerDirectory(directory), source, trusted)
+        report(_value(imported), _lines(imported, directory, file), as_json=as_json)
+
+
+def _watched(blocks: Iterator[Block], advance: Callable[[int], None]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        advance(len(block.value if isinstance(block, MessageBlock) else block.note))
+
+
+def _value(imported: Imported) -> dict[str, Any]:
+    return {**asdict(imported), "changed": imported.changed}
+
+
+def _lines(imported: Imported, directory: Path, file: Path) -> Iterator[str]:
+    for one in imported.recovered:
+        yield f"{one.register}: {one.recovered_size} entries, of which {one.stored_size} were here."
+    if imported.notes or imported.cosignatures:
+        yield f"{imported.notes} checkpoint notes and {imported.cosignatures} cosignatures were not here."
+    if imported.dropped:
+        yield (
+            f"{imported.dropped} signature lines were left out: no witness policy of this ledger names whose "
+            "they are, so nobody can check them."
+        )
+    for register, count in imported.uncovered.items():
+        yield f"{register}: no checkpoint note covers the last {count} entries; their authors' signatures do."
+    for register, size in imported.signed_beyond.items():
+        yield (
+            f"WARNING: {register}: this ledger has signed size {size}, and has {imported.sizes[register]}. "
+            "Find a later export: until then it cannot be served."
+        )
+    if not imported.changed:
+        yield f"{file} holds nothing that {directory} lacks: nothing was changed."
+    if imported.is_copy:
+        yield (
+            f"{directory} is a copy of {imported.origin} for reading, without its keys: it cannot be served. "
+            f"Check it with: daybook fsck {directory}"
+        )
+    elif imported.recovered:
+        yield (
+            f"Next: daybook serve {directory}. It asks the witnesses first whether they know of more, and then "
+            "declares the restore in the governing register."
+        )
