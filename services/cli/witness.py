@@ -35,19 +35,13 @@ from services.witness.state import Accepted, Cosigned, State
 
 DEFAULT_LISTEN: Final = "127.0.0.1:7081"
 
-app = plain_typer()
+app = plain_typer(
+    "Run a witness: an independent service that cosigns the checkpoints of the ledgers it is told of.\n\n"
+    "A witness signs only what continues all it has signed before, so that no ledger can show two pasts.\n\n"
+    "Example:  daybook witness keygen ./witness --name witness.example/w"
+)
 
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's directory.")]
-
-
-@app.callback()
-def witness() -> None:
-    """Run a witness: an independent service that cosigns the checkpoints of the ledgers it is told of.
-
-    A witness signs only what continues all it has signed before, so that no ledger can show two histories.
-
-    Example:  daybook witness keygen ./witness --name witness.example/w
-    """
 
 
 @app.command()

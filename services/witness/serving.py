@@ -18,6 +18,7 @@ from typing import Final
 
 import uvicorn
 
+from services.witness.connections import Impatient
 from services.witness.cosigning import Cosigner
 from services.witness.directory import WitnessDirectory, WitnessDirectoryError
 from services.witness.evidence import EvidenceFolder
@@ -90,6 +91,7 @@ async def serve(
 def _config(state: State, cosigner: Cosigner, evidence: EvidenceFolder, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         build_app(state, cosigner, evidence),
+        http=Impatient,
         lifespan="off",
         log_config=None,
         access_log=False,

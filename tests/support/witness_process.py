@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import re
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ledger.add_checkpoint import AddCheckpoint
 from ledger.notes import VerifierKey
 from tests.support.command import run, run_json
 from tests.support.server_process import DAYBOOK
@@ -88,6 +91,36 @@ class RunningWitness:
 def make_witness(root: Path, name: str) -> MadeWitness:
     """Make a witness in the directory `root`, which is not there yet. It accepts no ledger so far."""
     return MadeWitness(root, run_json("witness", "keygen", root, "--name", name)["vkey"])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a server answered. `content_type` is the header, verbatim."""
+
+    status: int
+    content_type: str | None
+    body: bytes
+
+
+def call(address: str, method: str, path: str, body: bytes | None = None) -> Answer:
+    """Make one HTTP request on a connection of its own."""
+    connection = http.client.HTTPConnection(address, timeout=60)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return Answer(response.status, response.getheader("Content-Type"), response.read())
+    finally:
+        connection.close()
+
+
+def ask(address: str, request: AddCheckpoint) -> Answer:
+    """Ask a witness to cosign."""
+    return call(address, "POST", "/add-checkpoint", request.data())
+
+
+def latest(address: str, origin: str) -> Answer:
+    """Ask a witness what it cosigned last for an origin."""
+    return call(address, "GET", f"/{hashlib.sha256(origin.encode()).hexdigest()}/checkpoint")
 
 
 @contextmanager
