@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "register": "Sign records, register them, verify the answers, keep the receipts.",
     "verify": "Verify a receipt, offline.",
     "witness": "Run a witness: an independent service that cosigns the checkpoints of ledgers.",
+    "monitor": "Follow a ledger from outside: read everything, compare, keep evidence.",
     "fsck": "Derive everything in a ledger's directory again, and compare.",
     "export": "Write the event log of a ledger into one file.",
     "import": "Catch up after a restore from an export, or make a copy to read.",

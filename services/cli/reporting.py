@@ -109,11 +109,11 @@ def fail(error: Exception, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": {"reason": failure.reason, "message": failure.message, **failure.details}})
     else:
-        typer.echo(_printable(failure.message), err=True)
+        typer.echo(printable(failure.message), err=True)
     raise typer.Exit(failure.status) from None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` without what could steer a terminal: some of it may come from a server, or a record."""
     return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 

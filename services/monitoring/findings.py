@@ -1,0 +1,303 @@
+"""What a monitor finds, and the files in which it keeps the evidence.
+
+A finding is an integrity failure of the ledger as it is served. Its file is JSON that a person can read: what
+was found, what should have been, every note involved, and what proves it. A proof in it can be checked by
+anybody, offline, under his own policy; `check` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from ledger import base64
+from ledger.add_checkpoint import AddCheckpoint
+from ledger.checkpoints import peek_origin
+from ledger.entries import parse_entry, verify_entry
+from ledger.errors import LedgerError, MalformedError
+from ledger.hashing import HASH_SIZE, Hash, leaf_hash
+from ledger.proofs import roots_from_consistency, verify_inclusion
+from ledger.split_views import SplitView, verify_split_view
+from ledger.witnessing import Policy
+
+TYPE: Final = "daybook.monitor-evidence/1"
+"""The type of the files."""
+
+WITNESS_TYPE: Final = "daybook.witness-evidence/1"
+"""The type of a witness's files, which can be checked as well."""
+
+MAX_FILE: Final = 16 * 1024 * 1024
+"""Bytes of the longest file of evidence."""
+
+_NO_NAME: Final = re.compile("[^a-z0-9]+")
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    FORK = "fork"
+    """The ledger has signed two histories."""
+
+    ROLLBACK = "rollback"
+    """Less is served than the ledger has signed before."""
+
+    ALTERED = "altered"
+    """What is served is not what the ledger has signed."""
+
+    FORGED = "forged"
+    """The ledger has signed an entry that registration cannot have made."""
+
+    HIDDEN = "hidden"
+    """A register that the governing register opens is not served, or not listed."""
+
+    UNOPENED = "unopened"
+    """A register is listed that the governing register never opened."""
+
+    UNANCHORED = "unanchored"
+    """A register's checkpoint was not carried into the governing register in time."""
+
+    ANCHOR = "anchor"
+    """The governing register carries what is no checkpoint of a register of this ledger."""
+
+    SIGNATURE = "signature"
+    """What is served as a checkpoint is not signed by the ledger, or a signature on it is wrong."""
+
+    UNSEALED = "unsealed"
+    """The checkpoint that is served does not satisfy the reader's policy."""
+
+    AHEAD = "ahead"
+    """An entry was judged against governing entries that nobody is shown."""
+
+    MISSING = "missing"
+    """Something is not served that a signed checkpoint implies."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether an honest ledger may show this for a moment, while one register is ahead of another."""
+        return self in _MAY_PASS
+
+
+_MAY_PASS: Final = frozenset(
+    {Kind.ROLLBACK, Kind.HIDDEN, Kind.UNOPENED, Kind.UNSEALED, Kind.AHEAD, Kind.MISSING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryProof:
+    """That `entry` stands at `index` under a note: its inclusion proof (RFC 6962, section 2.1.1)."""
+
+    note: bytes
+    index: int
+    entry: bytes
+    hashes: tuple[Hash, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. `what` and `expected` are a sentence each; `register` is empty for the ledger.
+
+    `notes` are checkpoint notes, with the lines that were verified; `material` is whatever else was served,
+    by a name that says what it is.
+    """
+
+    kind: Kind
+    register: str
+    what: str
+    expected: str
+    notes: tuple[bytes, ...] = ()
+    proof: SplitView | EntryProof | None = None
+    material: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class FoundError(Exception):
+    """A register cannot be followed further, because of a finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.what)
+        self.finding = finding
+
+
+def shown(data: bytes, limit: int = 65_536) -> str:
+    """Return bytes that were served as text for `material`, the first `limit` of them."""
+    return data[:limit].decode("utf-8", "backslashreplace")
+
+
+# Writing
+
+
+def keep(folder: Path, ledger: str, finding: Finding, now: float) -> Path:
+    """Write a finding's evidence durably below `folder`, and return its file.
+
+    The same finding has the same file, and the first one stays. `now` is POSIX seconds. Raises OSError.
+    """
+    members = _members(ledger, finding)
+    digest = hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:16]
+    # A name of a register may come from a list that anybody wrote.
+    about = _NO_NAME.sub("-", finding.register)[:120]
+    path = folder / f"{'-'.join(filter(None, (finding.kind.value, about, digest)))}.json"
+    if path.exists():
+        return path
+    folder.mkdir(exist_ok=True)
+    members = {"type": TYPE, "found_at": instant(now), **members}
+    being_written = path.with_suffix(".tmp")
+    with being_written.open("w", encoding="utf-8") as file:
+        json.dump(members, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    being_written.rename(path)
+    _make_durable(folder)
+    return path
+
+
+def instant(seconds: float) -> str:
+    """Return POSIX seconds as an instant, to the second."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _members(ledger: str, finding: Finding) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "kind": finding.kind.value,
+        "ledger": ledger,
+        "register": finding.register,
+        "what": finding.what,
+        "expected": finding.expected,
+        "how_to_check": _how_to_check(finding),
+        "notes": [shown(note) for note in finding.notes],
+    }
+    if finding.proof is not None:
+        members["proof"] = _proof_members(finding.proof)
+    if finding.material:
+        members["material"] = dict(finding.material)
+    return members
+
+
+def _how_to_check(finding: Finding) -> str:
+    if finding.proof is not None:
+        return "daybook monitor --check THIS_FILE --policy YOUR_POLICY"
+    return (
+        "Run daybook monitor URL --policy YOUR_POLICY --state A_NEW_DIRECTORY against the same address, and "
+        "compare what it finds, and what it has seen, with this file"
+    )
+
+
+def _proof_members(proof: SplitView | EntryProof) -> dict[str, Any]:
+    hashes = [base64.encode(each) for each in proof.hashes]
+    if isinstance(proof, SplitView):
+        notes = {"smaller": proof.smaller.decode(), "larger": proof.larger.decode()}
+        if not proof.root:
+            return {"type": "two-roots", "origin": proof.origin, **notes}
+        root = base64.encode(proof.root)
+        return {"type": "consistency", "origin": proof.origin, **notes, "root": root, "hashes": hashes}
+    return {
+        "type": "inclusion",
+        "note": proof.note.decode(),
+        "index": proof.index,
+        "entry": base64.encode(proof.entry),
+        "hashes": hashes,
+    }
+
+
+def _make_durable(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Checking
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file of evidence proves by itself: `proved`, a sentence, and what it leaves to be judged."""
+
+    proved: str
+    left: str = ""
+
+
+def check(data: bytes, policy: Policy) -> Checked:
+    """Check the proof in a file of evidence, a monitor's or a witness's, under the reader's own policy.
+
+    Raises MalformedError for a file without a proof, SignatureError or ProofError where it proves nothing.
+    """
+    try:
+        members = json.loads(data)
+        if not isinstance(members, dict) or members.get("type") not in (TYPE, WITNESS_TYPE):
+            raise MalformedError("not a file of evidence")
+        if members["type"] == WITNESS_TYPE:
+            return _check_split(_of_witness(members), policy)
+        if "proof" not in members:
+            raise MalformedError("this evidence has no proof that can be checked offline")
+        proof = members["proof"]
+        if proof["type"] == "inclusion":
+            return _check_entry(_entry_proof(proof), policy)
+        return _check_split(_split_view(proof), policy)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MalformedError(f"not a file of evidence: {error!r}") from error
+
+
+def _check_split(view: SplitView, policy: Policy) -> Checked:
+    proved = verify_split_view(view, policy)
+    if proved.larger_size == proved.size:
+        how = "both stated by checkpoints that it signed"
+    else:
+        how = f"one stated by a checkpoint that it signed, one by what it signed of size {proved.larger_size}"
+    return Checked(
+        f"{proved.origin} has signed two histories: its first {proved.size} entries have the root "
+        f"{base64.encode(proved.stated)} and the root {base64.encode(proved.other)}, {how}"
+    )
+
+
+def _check_entry(proof: EntryProof, policy: Policy) -> Checked:
+    origin = peek_origin(proof.note)
+    checkpoint = policy.open(proof.note, origin).checkpoint
+    verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.entry), proof.hashes, checkpoint.root)
+    proved = f"{origin} has signed a register of {checkpoint.size} entries with this entry at {proof.index}"
+    try:
+        entry = parse_entry(proof.entry)
+        if entry.membership is not None:
+            verify_entry(entry, origin)
+    except LedgerError as error:
+        return Checked(f"{proved}, which is none: {error}")
+    return Checked(proved, "the entry alone does not show why it cannot stand there: its register does")
+
+
+def _split_view(proof: Mapping[str, Any]) -> SplitView:
+    notes = proof["smaller"].encode(), proof["larger"].encode()
+    if proof["type"] == "two-roots":
+        return SplitView(proof["origin"], *notes)
+    root = base64.decode(proof["root"], HASH_SIZE)
+    return SplitView(proof["origin"], *notes, root, _hashes(proof["hashes"]))
+
+
+def _entry_proof(proof: Mapping[str, Any]) -> EntryProof:
+    entry = base64.decode(proof["entry"])
+    index = proof["index"]
+    if not isinstance(index, int):
+        raise MalformedError("an index that is no number")
+    return EntryProof(proof["note"].encode(), index, entry, _hashes(proof["hashes"]))
+
+
+def _hashes(texts: Sequence[str]) -> tuple[Hash, ...]:
+    return tuple(Hash(base64.decode(text, HASH_SIZE)) for text in texts)
+
+
+def _of_witness(members: Mapping[str, Any]) -> SplitView:
+    """Return the split view of a witness's evidence: its own note, and what it was asked to cosign after."""
+    request = AddCheckpoint.parse(members["request"].encode())
+    ours = members["ours"].encode()
+    if not request.proof:
+        return SplitView(members["origin"], ours, request.note)
+    sizes = [int(note.split(b"\n", 2)[1]) for note in (ours, request.note)]
+    root, _ = roots_from_consistency(sizes[0], sizes[1], Hash(bytes(HASH_SIZE)), request.proof)
+    return SplitView(members["origin"], ours, request.note, root, request.proof)

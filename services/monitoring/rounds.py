@@ -1,0 +1,331 @@
+"""One round of a monitor: every register of a ledger, brought up to what is served, or found wrong.
+
+First the governing register, since entries of the others name governing entries; then the others; then what
+binds them together: the list, the anchors, and how long a checkpoint has been without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from ledger import base64
+from ledger.errors import MalformedError, SignatureError
+from ledger.governing import GOVERNING
+from ledger.notes import VerifierKey
+from ledger.tiles import TILE_WIDTH, Bundle, Tile, implied_width
+from ledger.values import is_register
+from ledger.witnessing import Policy
+from services.monitoring.anchoring import AnchorCheck
+from services.monitoring.fetching import (
+    AbsentError,
+    FetchError,
+    Site,
+    UnavailableError,
+    UnfitError,
+    together,
+)
+from services.monitoring.findings import Finding, FoundError, Kind, shown
+from services.monitoring.following import Bar, Follower
+from services.monitoring.judging import Judge
+from services.monitoring.state import State
+
+ANCHOR_WITHIN: Final = 900
+"""Seconds for which a sealed checkpoint may be without an anchor, unless said otherwise."""
+
+PATIENCE: Final = 10.0
+"""Seconds for which what may pass by itself is asked for again, unless said otherwise."""
+
+REREAD: Final = 4
+"""Old entry bundles that a round reads again, unless said otherwise."""
+
+_REREAD_FROM: Final = "reread"
+
+_PAUSE: Final = 0.5
+_NAMES_SHOWN: Final = 100
+_NOTES_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a monitor allows. `anchor_within` and `patience` are in seconds.
+
+    `anchor_within`: how long a sealed checkpoint may be without an anchor. `patience`: for how long what may
+    pass by itself is asked for again. `reread`: how many old entry bundles are read again in a round.
+    """
+
+    anchor_within: int = ANCHOR_WITHIN
+    patience: float = PATIENCE
+    reread: int = REREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One register after a round: its size before it and now, and the root that was derived."""
+
+    register: str
+    before: int
+    size: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What could not be read, and so was not judged. `register` is empty for the ledger."""
+
+    register: str
+    why: str
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round came to. `is_first` where nothing had been seen before; `remarks` are sentences.
+
+    `anchors` is how many anchors were compared, `reread` how many old entry bundles.
+    """
+
+    is_first: bool
+    followed: list[Followed] = field(default_factory=list[Followed])
+    findings: list[Finding] = field(default_factory=list[Finding])
+    troubles: list[Trouble] = field(default_factory=list[Trouble])
+    remarks: list[str] = field(default_factory=list[str])
+    anchors: int = 0
+    reread: int = 0
+
+    def broken(self) -> set[str]:
+        """Return the registers that could not be read, or were found wrong."""
+        return {each.register for each in self.findings} | {each.register for each in self.troubles}
+
+
+class Monitor:
+    """Follows one ledger. `clock` gives POSIX seconds."""
+
+    def __init__(
+        self,
+        site: Site,
+        state: State,
+        policy: Policy,
+        limits: Limits,
+        bar: Bar,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = site
+        self._state = state
+        self._policy = policy
+        self._limits = limits
+        self._judge = Judge(state, policy, clock)
+        self._follower = Follower(site, state, policy, bar)
+        self._anchors = AnchorCheck(state, policy, self._judge, limits.anchor_within, clock)
+
+    async def round(self) -> Round:
+        """Make one round. Raises StoreError where the state fails, and nothing for what the ledger does.
+
+        While all that is found may pass by itself, as when one register is sealed a moment before another,
+        the ledger is asked again.
+        """
+        first = self._state.seen.latest(GOVERNING) is None
+        before = {name: head.size for name, head in self._state.mirror.heads().items()}
+        until = time.monotonic() + self._limits.patience
+        while True:
+            made = Round(first)
+            await self._pass(made, before)
+            may_pass = made.findings and all(each.kind.may_pass for each in made.findings)
+            left = until - time.monotonic()
+            if not may_pass or left <= 0:
+                return made
+            await asyncio.sleep(min(_PAUSE, left))
+
+    async def _pass(self, made: Round, before: Mapping[str, int]) -> None:
+        # The list before the governing register: whatever it names must be open in what is read later.
+        listed = await self._listed(made)
+        await self._advance(made, GOVERNING, before, await self._checkpoint(GOVERNING))
+        if GOVERNING in made.broken():
+            return
+        self._check_opening(made)
+        registers = sorted(self._state.mirror.fold.registers)
+        served = await together(self._checkpoint(register) for register in registers)
+        for register, checkpoint in zip(registers, served, strict=True):
+            await self._advance(made, register, before, checkpoint)
+        if listed is not None:
+            await self._check_list(made, listed, frozenset(registers))
+        self._check_anchors(made, registers)
+        await self._reread(made)
+
+    async def _listed(self, made: Round) -> frozenset[str] | None:
+        try:
+            return await self._site.registers()
+        except AbsentError:
+            made.remarks.append("The ledger serves no list of registers, so none was compared.")
+        except UnfitError as error:
+            made.remarks.append(f"The list of registers cannot be read, and was not compared: {error}.")
+        except UnavailableError as error:
+            made.troubles.append(Trouble("", str(error)))
+        return None
+
+    async def _checkpoint(self, register: str) -> bytes | FetchError:
+        try:
+            return await self._site.checkpoint(register)
+        except FetchError as error:
+            return error
+
+    async def _advance(
+        self, made: Round, register: str, before: Mapping[str, int], served: bytes | FetchError
+    ) -> None:
+        """Bring a register up to the checkpoint that is served; add to the round what comes of it."""
+        with _told(made, register):
+            await self._follow(register, served)
+        head = self._state.mirror.heads().get(register)
+        if head is not None:
+            root = base64.encode(head.root)
+            made.followed.append(Followed(register, before.get(register, 0), head.size, root))
+
+    async def _follow(self, register: str, served: bytes | FetchError) -> None:
+        if isinstance(served, AbsentError):
+            if register == GOVERNING and self._state.seen.latest(GOVERNING) is None:
+                raise UnavailableError(served.url, f"{served.what}: no ledger is served at this address")
+            raise FoundError(_hidden(register, served))
+        if isinstance(served, FetchError):
+            raise served
+        opened = self._judge.judge(register, served)
+        governing_size = await self._follower.follow(register, opened)
+        if governing_size is not None:
+            index = self._state.size(register)
+            raise FoundError(_ahead(register, index, governing_size, opened.note.trimmed()))
+
+    def _check_opening(self, made: Round) -> None:
+        """Check that entry 0 opens this ledger under a key that the policy names."""
+        opened, origin = self._state.mirror.fold.opened, self._state.mirror.origin
+        if opened is None:
+            return
+        keys = self._policy.log_keys(f"{origin}/{GOVERNING}")
+        if opened.origin == origin and VerifierKey.parse(opened.ledger_key) in keys:
+            return
+        made.findings.append(
+            Finding(
+                Kind.FORGED,
+                GOVERNING,
+                f"entry 0 opens the ledger {opened.origin} under the key {opened.ledger_key}",
+                f"it opens {origin} under a key that the policy names",
+                material={"entry": shown(self._state.mirror.reader(GOVERNING).entry(0))},
+            )
+        )
+
+    async def _check_list(self, made: Round, listed: frozenset[str], opened: frozenset[str]) -> None:
+        if unopened := sorted(listed - opened - {GOVERNING}):
+            made.findings.append(await self._unopened(unopened))
+        if unlisted := sorted(opened - listed):
+            made.findings.append(
+                Finding(
+                    Kind.HIDDEN,
+                    unlisted[0] if len(unlisted) == 1 else "",
+                    f"the list of registers leaves out {', '.join(unlisted[:_NAMES_SHOWN])}",
+                    "every register that the governing register opens is listed",
+                )
+            )
+
+    async def _unopened(self, names: list[str]) -> Finding:
+        """Return the finding of registers that are listed and not opened, with their notes where signed."""
+        notes = []
+        for name in filter(is_register, names[:_NOTES_SHOWN]):
+            served = await self._checkpoint(name)
+            if isinstance(served, bytes):
+                try:
+                    origin = self._state.mirror.register_origin(name)
+                    notes.append(self._policy.open(served, origin).note.trimmed())
+                except (MalformedError, SignatureError):
+                    continue
+        signed = f"; checkpoints of {len(notes)} of them are signed by the ledger" if notes else ""
+        return Finding(
+            Kind.UNOPENED,
+            names[0] if len(names) == 1 and is_register(names[0]) else "",
+            f"the list of registers names {', '.join(map(ascii, names[:_NAMES_SHOWN]))}, which the first "
+            f"{self._state.size(GOVERNING)} governing entries do not open{signed}",
+            "registers are opened by entries of the governing register, and in no other way",
+            tuple(notes),
+        )
+
+    def _check_anchors(self, made: Round, registers: list[str]) -> None:
+        anchors = self._anchors.check(made.broken())
+        made.anchors = anchors.count
+        made.findings += anchors.findings
+        if anchors.unsealed and self._policy.quorum.root is not None:
+            made.remarks.append(f"{anchors.unsealed} of the anchors compared do not meet your policy's quorum.")
+        broken = made.broken()
+        made.findings += self._anchors.overdue(each for each in registers if each not in broken)
+
+    async def _reread(self, made: Round) -> None:
+        """Read some old bundles and their tiles again, going round all of them in the long run."""
+        if made.is_first:
+            return  # all of them have just been read
+        heads = self._state.mirror.heads()
+        sizes = {register: heads[register].size for register in sorted(heads)}
+        total = sum(-(-size // TILE_WIDTH) for size in sizes.values())
+        if not total:
+            return
+        start = self._state.seen.position(_REREAD_FROM, "", 0) % total
+        count = min(self._limits.reread, total)
+        broken = made.broken()
+        for number in range(start, start + count):
+            register, bundle = _bundle_at(number % total, sizes)
+            if register in broken:
+                continue
+            with _told(made, register):
+                await self._follower.compare_bundle(register, bundle)
+                await self._follower.compare_tile(register, Tile(0, bundle.index, bundle.width))
+                made.reread += 1
+            broken = made.broken()
+        self._state.seen.set_position(_REREAD_FROM, "", (start + count) % total)
+
+
+def _bundle_at(number: int, sizes: Mapping[str, int]) -> tuple[str, Bundle]:
+    """Return the bundle with this number, from 0, of all registers in order."""
+    for register, size in sizes.items():
+        count = -(-size // TILE_WIDTH)
+        if number < count:
+            return register, Bundle(number, implied_width(0, number, size))
+        number -= count
+    raise ValueError(f"no bundle {number} beyond the last")
+
+
+@contextmanager
+def _told(made: Round, register: str) -> Iterator[None]:
+    """Add to the round what ends the body, where it is the ledger's doing or the network's."""
+    try:
+        yield
+    except FoundError as error:
+        made.findings.append(error.finding)
+    except UnavailableError as error:
+        made.troubles.append(Trouble(register, str(error)))
+    except (AbsentError, UnfitError) as error:
+        made.findings.append(_not_served(register, error))
+
+
+def _hidden(register: str, error: AbsentError) -> Finding:
+    return Finding(
+        Kind.HIDDEN,
+        register,
+        f"{error.url} is not there (404)",
+        "every register that the governing register opens is served",
+    )
+
+
+def _not_served(register: str, error: FetchError) -> Finding:
+    if isinstance(error, AbsentError):
+        what = f"{error.url} is not there (404), though a signed checkpoint implies it"
+        return Finding(Kind.MISSING, register, what, "all that a checkpoint implies is served")
+    what = f"what is served at {error.url} cannot be it: {error.what}"
+    return Finding(Kind.ALTERED, register, what, "it has the form of C2SP tlog-tiles")
+
+
+def _ahead(register: str, index: int, governing_size: int, note: bytes) -> Finding:
+    return Finding(
+        Kind.AHEAD,
+        register,
+        f"entry {index} was judged against {governing_size} governing entries, more than are served",
+        "entries are judged against governing entries that everybody can read",
+        (note,),
+    )
