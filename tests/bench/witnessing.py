@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,14 +118,11 @@ async def _serve_echo() -> None:
         return PlainTextResponse(reply)
 
     app = Starlette(routes=[Route("/add-checkpoint", echo, methods=["POST"])])
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False, server_header=False)
-    )
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(server.servers[0].sockets[0].getsockname()[1], flush=True)
-    await serving
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=False)
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as bound:
+        # Whoever connects from now on waits until it serves.
+        print(bound.getsockname()[1], flush=True)
+        await uvicorn.Server(config).serve(sockets=[bound])
 
 
 if __name__ == "__main__":
