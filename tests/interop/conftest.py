@@ -10,7 +10,7 @@ import pytest
 
 from tests.interop import foreign_build
 from tests.interop.go_command import require_go
-from tests.support.offices import Offices, make_offices
+from tests.support.offices import Offices, Served, make_offices
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +27,10 @@ def offices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offices]:
     yield made
     # Some 90 MB, which pytest would keep for three runs.
     shutil.rmtree(made.root)
+
+
+@pytest.fixture(scope="session")
+def served(foreign: Path, offices: Offices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """An untouched copy of that ledger, served; whoever wants to change something serves one of their own."""
+    with offices.served(tmp_path_factory.mktemp("served") / "ledger") as served:
+        yield served

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ledger.errors import LedgerError
 from ledger.governing import GOVERNING
 from ledger.notes import VerifierKey, open_note, split_note
 from tests.interop.programs import fetch
-from tests.support.offices import SIZES, Offices, Served, office
+from tests.support.offices import SIZES, Served, office
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1_200)]
 
@@ -37,12 +36,6 @@ class Opener:
 @pytest.fixture
 def opener(foreign: Path) -> Opener:
     return Opener(foreign / "opennote")
-
-
-@pytest.fixture(scope="module")
-def served(foreign: Path, offices: Offices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with offices.served(tmp_path_factory.mktemp("served") / "ledger") as served:
-        yield served
 
 
 @pytest.mark.parametrize("register", REGISTERS)

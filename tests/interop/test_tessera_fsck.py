@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,6 @@ class Readers:
 @pytest.fixture
 def readers(foreign: Path, tmp_path: Path) -> Readers:
     return Readers(foreign, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def served(foreign: Path, offices: Offices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with offices.served(tmp_path_factory.mktemp("served") / "ledger") as served:
-        yield served
 
 
 def entries_joined(directory: Path, register: str, size: int) -> str:
