@@ -12,6 +12,8 @@ A document is written for its reader, so what a test must do otherwise is done h
   and ``daybook`` is a link to it.
 - A line ``daybook serve … &`` takes any free ports instead of 7070 and 7071, and returns when the server is
   ready. The two addresses are replaced by the real ones in commands, and put back in what is printed.
+- A line ``daybook witness serve … --listen 127.0.0.1:7081 &`` does the same for its address; other witnesses
+  listen at 7082 and 7083.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 GRPC: Final = "127.0.0.1:7070"
 HTTP: Final = "127.0.0.1:7071"
+WITNESSES: Final = tuple(f"127.0.0.1:{port}" for port in (7081, 7082, 7083))
 
 _SET_UP: Final = "git clone ADDRESS daybook && make -C daybook setup && "
 _ACTIVATE: Final = ". daybook/.venv/bin/activate"
 _SERVE: Final = re.compile(r"^(daybook serve .*\S) &$", re.MULTILINE)
+_SERVE_WITNESS: Final = re.compile(
+    r"^(daybook witness serve .*--listen )127\.0\.0\.1:(708[1-3]) &$", re.MULTILINE
+)
 _FENCE: Final = re.compile(
     r"^(?P<skip><!-- not run: [^>]+ -->\n)?```(?P<kind>[a-z]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -57,6 +63,18 @@ serve_until_ready() {
     cat "$serve_log"
     grpc_address=$(sed -n 's/^daybook ready.* grpc=\\([^ ]*\\).*/\\1/p' "$serve_log")
     http_address=$(sed -n 's/^daybook ready.* http=\\([^ ]*\\).*/\\1/p' "$serve_log")
+}
+serve_witness_until_ready() {
+    serve_log=$(mktemp -p "$WALKTHROUGH_LOGS")
+    "${@:2}" > "$serve_log" 2>&1 < /dev/null &
+    until grep -q '^daybook witness ready' "$serve_log"; do
+        kill -0 $! || { cat "$serve_log"; return 1; }
+        sleep 0.05
+    done
+    cat "$serve_log"
+    witness_address=$(sed -n 's/^daybook witness ready.* http=\\([^ ]*\\).*/\\1/p' "$serve_log")
+    printf -v "witness_$1" '%s' "$witness_address"
+    printf '%s' "$witness_address" > "$WALKTHROUGH_LOGS/witness-$1"
 }
 """
 
@@ -114,7 +132,7 @@ def walk(name: str, part: list[Step], folder: Path) -> None:
     assert len(printed) == len(part)
     for step, (_, _, output) in zip(part, printed, strict=True):
         if step.shown is not None:
-            assert_shown(step.shown, _restored(output), f"{name}, line {step.line}")
+            assert_shown(step.shown, _restored(output, folder / "logs"), f"{name}, line {step.line}")
 
 
 def _run(script: str, folder: Path) -> tuple[int, str]:
@@ -166,10 +184,17 @@ def _for_the_test(commands: str) -> str:
     """Return the commands with what a test does otherwise; see the module's text."""
     commands = commands.replace(_SET_UP + _ACTIVATE, "true")
     commands = _SERVE.sub(r"serve_until_ready \1", commands)
+    commands = _SERVE_WITNESS.sub(r"serve_witness_until_ready \2 \g<1>127.0.0.1:0", commands)
+    for witness in WITNESSES:
+        commands = commands.replace(witness, f"${{witness_{witness[-4:]}}}")
     return commands.replace(GRPC, "${grpc_address}").replace(HTTP, "${http_address}")
 
 
-def _restored(printed: str) -> str:
+def _restored(printed: str, logs: Path) -> str:
+    for witness in WITNESSES:
+        address = logs / f"witness-{witness[-4:]}"
+        if address.exists():
+            printed = printed.replace(address.read_text(), witness)
     for grpc, http in _READY.findall(printed):
         printed = printed.replace(grpc, GRPC).replace(http, HTTP)
     return printed
