@@ -22,15 +22,17 @@ from services.interceptors import CallMetrics
 from services.ledger_files import LedgerDirectory
 from services.settings import ServeSettings
 from services.tile_endpoint import build_app
+from services.witness.directory import WitnessDirectory
 from tests.support.ledger_dir import make_ledger
 from tests.support.walkthrough import Step, assert_shown, parts, steps, walk
+from tests.support.witness_process import call, make_witness, witnessing
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
 PAGES: Final = tuple(
     sorted([*(ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")), *DOCS.rglob("*.md")])
 )
-WALKED: Final = ("README.md", "docs/verifying.md", "docs/operating.md")
+WALKED: Final = ("README.md", "docs/verifying.md", "docs/operating.md", "docs/witnessing.md")
 """The pages whose commands are run. docs/integrating.md has a test of its own."""
 
 _FENCED: Final = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -191,6 +193,29 @@ def test_operating_lists_every_metric() -> None:
     names |= set(re.findall(r'"(daybook_[a-z_]+)"', source))
     listed = {_CODE.findall(row[0])[0] for row in table("docs/operating.md", "| metric | what |")}
     assert listed == names
+
+
+def test_witnessing_lists_every_metric(tmp_path: Path) -> None:
+    """If false, a dashboard asks for a metric that is not there."""
+    with witnessing(make_witness(tmp_path / "witness", "witness.example/w").directory) as running:
+        text = call(running.http, "GET", "/metrics").body.decode()
+    listed = {_CODE.findall(row[0])[0] for row in table("docs/witnessing.md", "| metric | what |")}
+    assert listed == set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+
+
+def test_witnessing_names_every_file_of_a_witness(tmp_path: Path) -> None:
+    """If false, an institution takes a copy for a backup, or deletes what is needed."""
+    made = make_witness(tmp_path / "witness", "witness.example/w")
+    listed = {
+        path.rstrip("/")
+        for row in table("docs/witnessing.md", "| path | what | secret? |")
+        for path in _CODE.findall(row[0])
+    }
+    known = WitnessDirectory(Path())
+    assert listed == {
+        str(part) for part in (known.key, known.public_key, known.state, known.evidence, known.lock)
+    }
+    assert {each.name for each in made.directory.iterdir()} <= listed
 
 
 def test_operating_names_every_file_of_a_ledger(tmp_path: Path) -> None:
