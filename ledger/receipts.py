@@ -46,6 +46,7 @@ __all__ = [
     "NotBefore",
     "Receipt",
     "VerifiedReceipt",
+    "time_findings",
     "verify_receipt",
 ]
 
@@ -218,7 +219,7 @@ def verify_receipt(data: bytes, policy: Policy) -> VerifiedReceipt:
         cosignatures=tuple(cosignatures),
         bounds=bounds,
         anchored=anchored,
-        findings=(*_record_findings(entry, register), *_time_findings(entry, bounds)),
+        findings=(*_record_findings(entry, register), *time_findings(entry, bounds)),
     )
 
 
@@ -394,7 +395,7 @@ def _record_findings(entry: Entry, register: str) -> Iterator[Finding]:
         yield Finding(FindingKind.BREAKS_A_RULE, text)
 
 
-def _time_findings(entry: Entry, bounds: Bounds) -> Iterator[Finding]:
+def time_findings(entry: Entry, bounds: Bounds) -> Iterator[Finding]:
     """Hold the ledger's own claim of time against the witnesses' (formats.md, section 15)."""
     claimed = f"accepted_at claims {entry.acceptance.accepted_at}"
     if bounds.not_after is not None and _posix(entry) > bounds.not_after + CLOCK_ALLOWANCE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +25,14 @@ from ledger.errors import Reason, RejectedError
 from ledger.hashing import Hash, leaf_hash
 from ledger.ledger import Ledger
 from ledger.reader import RegisterReader, check_size
+from ledger.receipts import time_findings
+from ledger.sealing import SealedCheckpoint
 from ledger.values import is_register
 from services.directory import Listed, directory
 from services.interceptors import Context
 from services.lookup import find_entry, invalid
 from services.published import Published, SignedCheckpoint
+from services.time_bounds import BoundsProver, ProvedNote
 
 PAGE_ENTRIES: Final = 256
 """Entries in one message of ReadEntries, at the most."""
@@ -53,9 +56,12 @@ class AuditServicer(AuditServiceServicer):
     Setting `stopping` ends every WatchCheckpoints stream, so that a graceful stop need not wait for them.
     """
 
-    def __init__(self, ledger: Ledger, published: Published, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, ledger: Ledger, published: Published, bounds: BoundsProver, stopping: asyncio.Event
+    ) -> None:
         self._ledger = ledger
         self._published = published
+        self._bounds = bounds
         self._stopping = stopping
         self._readers = _Places(MAX_READERS, "reads of entries")
         self._watchers = _Places(MAX_WATCHERS, "watchers")
@@ -87,25 +93,96 @@ class AuditServicer(AuditServiceServicer):
         """Return a register's checkpoint: the latest, or as it was at a size or a time."""
         register = request.register
         latest = self._published.latest(register)
-        _check_kind(request.kind)
-        if request.kind == pb.CHECKPOINT_KIND_SEALED:
-            return pb.GetCheckpointResponse(register=register, no_witness=True)
+        check_size(request.known_size, latest.size)
+        response = pb.GetCheckpointResponse(
+            register=register, no_witness=self._published.policy is None, known_size=request.known_size
+        )
+        if _means_sealed(request.kind, self._published):
+            if response.no_witness:
+                return response
+            found = await asyncio.to_thread(self._sealed_as_at, request, latest.size)
+            response.size, response.checkpoint, response.sealed = found.size, found.note, True
+        else:
+            signed = await self._signed_as_at(request, latest)
+            response.size, response.checkpoint = signed.size, signed.note
+        first, second = sorted((request.known_size, response.size))
+        if 0 < first < second:
+            response.consistency.extend(self._ledger.reader(register).consistency(first, second))
+        return response
+
+    def _sealed_as_at(self, request: pb.GetCheckpointRequest, latest: int) -> SealedCheckpoint:
+        """Return the sealed checkpoint that is asked for; as at a time by the witnesses' word."""
+        register = request.register
+        reader = self._published.sealed_reader
+        found: SealedCheckpoint | None = None
+        match request.WhichOneof("as_at"):
+            case "size" if reader is not None and request.size:
+                found = reader.last_up_to(register, check_size(request.size, latest))
+            case "time" if reader is not None:
+                found = reader.witnessed_by(register, int(_moment(request.time).timestamp()), latest)
+            case _:
+                found = self._published.sealed(register)
+        if found is None:
+            raise RejectedError(
+                Reason.RECORD_UNKNOWN,
+                f"{register} has no sealed checkpoint as at then",
+                detail={"register": register},
+            )
+        return found
+
+    async def _signed_as_at(
+        self, request: pb.GetCheckpointRequest, latest: SignedCheckpoint
+    ) -> SignedCheckpoint:
+        register = request.register
         match request.WhichOneof("as_at"):
             case "size":
-                found = self._published.at_most(register, check_size(request.size, latest.size))
+                return self._published.at_most(register, check_size(request.size, latest.size))
             case "time":
                 moment = _moment(request.time)
-                found = await asyncio.to_thread(self._as_at, register, latest.size, moment)
+                return await asyncio.to_thread(self._as_at, register, latest.size, moment)
             case _:
-                found = latest
-        return pb.GetCheckpointResponse(
-            register=register, size=found.size, checkpoint=found.note, sealed=False, no_witness=True
-        )
+                return latest
 
     def _as_at(self, register: str, size: int, moment: datetime) -> SignedCheckpoint:
         reader = self._ledger.reader(register)
         covered = bisect_right(range(size), moment, key=lambda index: _accepted(reader.entry(index)))
         return self._published.at_most(register, covered)
+
+    async def GetTimeBounds(
+        self,
+        request: pb.GetTimeBoundsRequest,
+        context: Context,
+    ) -> pb.GetTimeBoundsResponse:
+        """State when an entry came into the witnessed history, and prove it (formats.md, section 15)."""
+        register = request.register
+        latest = self._published.latest(register)
+        index = find_entry(self._ledger.store, request, latest.size)
+        sealed = self._published.sealed(register)
+        shown = sealed if sealed is not None and sealed.size > index else latest
+        reader = self._ledger.reader(register)
+        entry = reader.entry(index)
+        response = pb.GetTimeBoundsResponse(
+            register=register,
+            index=index,
+            size=shown.size,
+            checkpoint=shown.note,
+            inclusion=reader.inclusion(index, shown.size),
+            leaf_hash=leaf_hash(entry),
+        )
+        proved = await self._bounds.prove(register, index, shown.size)
+        if proved is None:
+            response.no_witness = True
+            return response
+        bounds = proved.bounds
+        response.comparable = bounds.comparable
+        if bounds.not_before is not None:
+            response.not_before = bounds.not_before
+        if bounds.not_after is not None:
+            response.not_after = bounds.not_after
+        response.before.extend(_proved_notes(proved.before))
+        response.after.extend(_proved_notes(proved.after))
+        response.findings.extend(each.description for each in time_findings(parse_entry(entry), bounds))
+        return response
 
     async def GetInclusionProof(
         self,
@@ -202,27 +279,36 @@ class AuditServicer(AuditServiceServicer):
     ) -> AsyncIterator[pb.WatchCheckpointsResponse]:
         """Stream a register's checkpoints as they come, each with the proof that it extends the one before."""
         register = request.register
-        _check_kind(request.kind)
-        if request.kind == pb.CHECKPOINT_KIND_SEALED:
+        sealed = _means_sealed(request.kind, self._published)
+        if sealed and self._published.policy is None:
             raise _not_yet("this ledger has no witnesses: no checkpoint is ever sealed")
         previous = request.after_size
         check_size(previous, self._published.latest(register).size)
+        latest = self._latest_sealed if sealed else self._published.latest
         with self._watchers.one():
-            async for response in self._checkpoints_after(register, previous):
+            async for response in self._checkpoints_after(register, previous, latest):
+                response.sealed = sealed
                 yield response
 
+    def _latest_sealed(self, register: str) -> SealedCheckpoint | None:
+        if self._published.policy is None:
+            raise _not_yet("this ledger has no witnesses any more: no checkpoint is sealed")
+        return self._published.sealed(register)
+
     async def _checkpoints_after(
-        self, register: str, previous: int
+        self,
+        register: str,
+        previous: int,
+        latest_of: Callable[[str], SignedCheckpoint | SealedCheckpoint | None],
     ) -> AsyncIterator[pb.WatchCheckpointsResponse]:
         while True:
-            changed = self._published.changed()
-            latest = self._published.latest(register)
-            if latest.size > previous:
+            news = self._published.news_of(register)
+            latest = latest_of(register)
+            if latest is not None and latest.size > previous:
                 yield pb.WatchCheckpointsResponse(
                     register=register,
                     size=latest.size,
                     checkpoint=latest.note,
-                    sealed=False,
                     previous_size=previous,
                     consistency=self._ledger.reader(register).consistency(previous, latest.size)
                     if previous
@@ -232,7 +318,7 @@ class AuditServicer(AuditServiceServicer):
             elif self._stopping.is_set():
                 raise RejectedError(Reason.DRAINING, "this server is stopping; watch another, or again")
             else:
-                await _first_of(changed, self._stopping)
+                await _first_of(news, self._stopping)
 
     async def QueryRecords(
         self,
@@ -298,6 +384,7 @@ def _summary(one: Listed) -> pb.RegisterSummary:
         origin=one.origin,
         vkey=one.vkey,
         size=one.size,
+        sealed_size=one.sealed_size or 0,
         opened_index=one.opened,
         closed_index=one.closed,
     )
@@ -324,9 +411,18 @@ def _end(first: int, count: int, size: int, latest: int) -> int:
     return end
 
 
-def _check_kind(kind: int) -> None:
+def _means_sealed(kind: int, published: Published) -> bool:
+    """Tell whether sealed checkpoints are meant: what is not said means them where there are witnesses."""
     if kind not in pb.CheckpointKind.values():
         raise invalid("kind", "no such kind of checkpoint")
+    if kind == pb.CHECKPOINT_KIND_UNSPECIFIED:
+        return published.policy is not None
+    return kind == pb.CHECKPOINT_KIND_SEALED
+
+
+def _proved_notes(notes: Iterable[ProvedNote]) -> Iterator[pb.ProvedNote]:
+    for each in notes:
+        yield pb.ProvedNote(note=each.note, consistency=each.consistency)
 
 
 class _Places:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from ledger.entries import ANONYMOUS, Signature
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
 from ledger.stores.sqlite import SqliteStore
+from services.declared_witnesses import DeclaredWitnesses
 from services.governing_requests import Request
 from services.ledger_files import (
     DirectoryError,
@@ -28,8 +29,11 @@ from services.ledger_files import (
 )
 from services.published import Published
 from services.registrar import Registrar
+from services.settings import witness_settings
 from services.signing import CheckpointSigner
 from services.submissions import Accepted, Sequencer
+from services.witness_policy import PolicyInForce
+from services.witnessing import SETTLE_SECONDS, Silent, cosigning, until_all_sealed, until_confirmed
 
 _GOVERNING: Final = "/governing"
 
@@ -38,9 +42,11 @@ _GOVERNING: Final = "/governing"
 class Embedded:
     """One ledger, open for writing in this process."""
 
+    directory: LedgerDirectory
     ledger: Ledger
     published: Published
     sequencer: Sequencer
+    declared: DeclaredWitnesses
 
 
 @contextmanager
@@ -67,10 +73,11 @@ def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterat
             try:
                 if not trust_store:
                     _refuse_forgetting(directory, ledger, signer)
-                published = Published(store)
+                published = Published(store, PolicyInForce(ledger, time.time))
                 sequencer = Sequencer(ledger, published, signer, acknowledger, time.time)
                 sequencer.sign_heads()
-                yield Embedded(ledger, published, sequencer)
+                declared = DeclaredWitnesses(directory.declared_witnesses)
+                yield Embedded(directory, ledger, published, sequencer, declared)
             finally:
                 signer.close()
         finally:
@@ -90,16 +97,31 @@ def _refuse_forgetting(directory: LedgerDirectory, ledger: Ledger, signer: Check
 
 
 async def register_once(
-    open_ledger: Embedded, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
+    opened: Embedded, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
 ) -> Accepted:
-    """Register one submission in a ledger that nobody serves, and leave it drained."""
-    running = asyncio.create_task(open_ledger.sequencer.run())
-    try:
-        registrar = Registrar(open_ledger.ledger, open_ledger.sequencer)
-        return await registrar.register(body, records, signatures, ANONYMOUS)
-    finally:
-        open_ledger.sequencer.drain()
-        await running
+    """Register one submission in a ledger that nobody serves, and leave it drained.
+
+    Where the ledger has witnesses they are asked first whether this is its latest state, and afterwards to
+    seal the new one. Raises WitnessesAwayError, SplitViewError, and as registration does.
+    """
+    ledger, published, sequencer = opened.ledger, opened.published, opened.sequencer
+    settings = witness_settings()
+    async with cosigning(
+        ledger, published, sequencer, settings, Silent(), time.time, opened.declared
+    ) as cosigner:
+        following = asyncio.create_task(cosigner.run())
+        running = asyncio.create_task(sequencer.run())
+        try:
+            await until_confirmed(sequencer, published, following)
+            accepted = await Registrar(ledger, sequencer).register(body, records, signatures, ANONYMOUS)
+            await until_all_sealed(published, SETTLE_SECONDS)
+            return accepted
+        finally:
+            sequencer.drain()
+            await running
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
 
 
 def register_locally(

@@ -12,7 +12,7 @@ to a register before a quorum has confirmed that it holds nothing larger or diff
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,11 +81,15 @@ class LostState:
 _Outcome = Granted | Refused | Unavailable | LostState
 
 
-class Counts(Protocol):
-    """What counts answers and measures seals."""
+class Observer(Protocol):
+    """What is told of answers and seals, to count and measure them."""
 
     def answered(self, witness: str, answer: str) -> None:
         """Count an answer of a witness."""
+        ...
+
+    def kept(self, register: str, size: int, lines: Sequence[SignatureLine]) -> None:
+        """Take note of cosignatures that were kept."""
         ...
 
     def sealed(self, seconds: float) -> None:
@@ -93,17 +97,11 @@ class Counts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Intervals:
-    """`refresh` seconds after its last cosignature an idle checkpoint is cosigned anew."""
-
-    refresh: float
-
-
 class Cosigner:
     """Follows every register of one ledger. `run` is its task; it ends when cancelled.
 
-    `clock` gives POSIX seconds; `declared` the time, POSIX seconds, at which the operator has declared that a
+    An idle checkpoint is cosigned anew `refresh` seconds after the last time. `clock` gives POSIX seconds;
+    `declared` the time, POSIX seconds, at which the operator has declared that a
     witness of this vkey was restored from an older copy, None where he has not. Only for the event loop's
     thread.
     """
@@ -114,8 +112,8 @@ class Cosigner:
         published: Published,
         growing: Growing,
         session: aiohttp.ClientSession,
-        intervals: Intervals,
-        counts: Counts,
+        refresh: float,
+        observer: Observer,
         clock: Callable[[], float],
         declared: Callable[[str], int | None],
     ) -> None:
@@ -123,8 +121,8 @@ class Cosigner:
         self.published = published
         self.growing = growing
         self.session = session
-        self.intervals = intervals
-        self.counts = counts
+        self.refresh = refresh
+        self.observer = observer
         self.clock = clock
         self.declared = declared
         self.keeper = _Keeper(ledger.store)
@@ -303,7 +301,7 @@ class _Follower:
             return  # still under way, or it can only go on with the same
         if held is None or held.target.size != latest.size or now >= self._refresh_at:
             self._round = _Round(latest, now)
-            self._refresh_at = now + self._cosigner.intervals.refresh
+            self._refresh_at = now + self._cosigner.refresh
 
     def _ask_all(self) -> float | None:
         """Ask whoever can be asked in this round; return after how many seconds there is more to do.
@@ -356,7 +354,7 @@ class _Follower:
         if self._policy.quorum.is_met_by(held.lines):
             if await self._keep(held.target, list(held.lines.values())):
                 held.sealed = True
-                self._cosigner.counts.sealed(_loop_time() - held.began)
+                self._cosigner.observer.sealed(_loop_time() - held.began)
             else:
                 held.lines.clear()
         elif not held.asked and held.kept < len(held.lines):
@@ -372,6 +370,7 @@ class _Follower:
         except StorageFullError:
             _log.warning("storage full: cosignatures were not kept", register=self._register)
             return False
+        self._cosigner.observer.kept(self._register, target.size, lines)
         published = self._cosigner.published
         latest = self._reader.last_up_to(self._register, target.size)
         if latest is not None and latest.size == target.size:
@@ -382,7 +381,7 @@ class _Follower:
         """Remember how the witness stands, and when to ask it again."""
         standing = self._cosigner.standing(witness)
         delay = self._delays[witness.name]
-        self._cosigner.counts.answered(witness.name, type(outcome).__name__.lower())
+        self._cosigner.observer.answered(witness.name, type(outcome).__name__.lower())
         if isinstance(outcome, Granted):
             if standing.trouble is not None:
                 _log.info("witness cosigns", witness=witness.name)

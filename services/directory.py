@@ -15,7 +15,8 @@ from services.published import Published
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One register. `size` is that of its latest published checkpoint.
+    """One register. `size` is that of its latest signed checkpoint, `sealed_size` of its latest sealed one,
+    None where no witness is asked.
 
     `opened` and `closed` are indices of governing entries. The governing register itself has neither, and no
     title.
@@ -26,6 +27,7 @@ class Listed:
     origin: str
     vkey: str
     size: int
+    sealed_size: int | None
     opened: int | None
     closed: int | None
 
@@ -52,8 +54,17 @@ def directory(ledger: Ledger, published: Published) -> Directory:
         title, opened_at, closed_at = opened[name]
         origin = ledger.register_origin(name)
         size = latest[name].size if name in latest else 0
-        listed.append(Listed(name, title, origin, str(key.renamed(origin)), size, opened_at, closed_at))
+        sealed_size = _sealed_size(published, name) if name in latest else None
+        vkey = str(key.renamed(origin))
+        listed.append(Listed(name, title, origin, vkey, size, sealed_size, opened_at, closed_at))
     return Directory(governing_size, tuple(listed))
+
+
+def _sealed_size(published: Published, name: str) -> int | None:
+    if published.policy is None:
+        return None
+    sealed = published.sealed(name)
+    return sealed.size if sealed else 0
 
 
 def _opened(fold: Fold, governing_size: int) -> dict[str, tuple[str, int | None, int | None]]:

@@ -17,6 +17,7 @@ from ledger.errors import MalformedError, Reason, Violation
 from ledger.rules import read_header
 from services import wire
 from services.peers import submitter
+from services.reached import Waiter
 from services.registrar import Registrar
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,8 +35,9 @@ TYPES: Final = {
 class GovernanceServicer(rpc.GovernanceServiceServicer):
     """Takes signed governance requests."""
 
-    def __init__(self, registrar: Registrar) -> None:
+    def __init__(self, registrar: Registrar, waiter: Waiter) -> None:
         self._registrar = registrar
+        self._waiter = waiter
 
     async def OpenRegister(self, request: pb.OpenRegisterRequest, context: Context) -> pb.OpenRegisterResponse:
         """Open a register."""
@@ -73,7 +75,7 @@ class GovernanceServicer(rpc.GovernanceServiceServicer):
         accepted = await self._registrar.register(
             signed.body, tuple(signed.records), wire.signatures(signed), submitter(context)
         )
-        return wire.acknowledgement(accepted)
+        return wire.acknowledgement(self._waiter.now(accepted))
 
 
 def _check_type(call: str, signed: submission_pb2.SignedSubmission) -> None:

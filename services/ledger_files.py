@@ -75,6 +75,11 @@ class LedgerDirectory:
         """Whether the secret log key is not here: what is here is for reading and checking."""
         return not self.log_key.exists()
 
+    @property
+    def declared_witnesses(self) -> Path:
+        """The witnesses that the operator has declared restored."""
+        return self.root / "restored-witnesses.json"
+
     def waits(self) -> bool:
         """Tell whether `init` has prepared the ledger, and signatures are missing to open it."""
         return self.opening_request.exists() and not self.store.exists()

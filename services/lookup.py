@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from daybook.audit.v1.audit_service_pb2 import GetInclusionProofRequest
+from daybook.audit.v1.audit_service_pb2 import GetInclusionProofRequest, GetTimeBoundsRequest
 from daybook.registration.v1.registration_service_pb2 import GetReceiptRequest
 from daybook.submission.v1.submission_pb2 import RecordVersion
 
@@ -13,7 +13,9 @@ from ledger.store import Store
 from ledger.values import is_uuid
 
 
-def find_entry(store: Store, request: GetReceiptRequest | GetInclusionProofRequest, size: int) -> int:
+def find_entry(
+    store: Store, request: GetReceiptRequest | GetInclusionProofRequest | GetTimeBoundsRequest, size: int
+) -> int:
     """Return the index that a request asks for, in a register of which `size` entries are published.
 
     Raises RejectedError: INVALID_FIELD, SIZE_NOT_REACHED for an index, RECORD_UNKNOWN for a record.

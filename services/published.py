@@ -61,6 +61,7 @@ class Published:
         self._news: dict[str, asyncio.Event] = {}
         self._told: set[str] = set()
         self._sealing: _Sealing | None = None
+        self._waits = True
 
     def add(self, signed: Mapping[str, SignedCheckpoint]) -> None:
         """Show newly signed checkpoints."""
@@ -139,14 +140,23 @@ class Published:
             self._changed = asyncio.Event()
 
     async def until_sealed(self, register: str, size: int) -> SealedCheckpoint | None:
-        """Wait for a sealed checkpoint of at least `size` entries; None at once where no witness is asked."""
-        while self.policy is not None:
+        """Wait for a sealed checkpoint of at least `size` entries.
+
+        None at once where no witness is asked, or after `give_up_waiting`.
+        """
+        while self.policy is not None and self._waits:
             news = self.news_of(register)
             sealed = self.sealed(register)
             if sealed is not None and sealed.size >= size:
                 return sealed
             await news.wait()
         return None
+
+    def give_up_waiting(self) -> None:
+        """End every wait for a seal. Called in the event loop's thread."""
+        self._waits = False
+        for register in list(self._news):
+            self._wake(register)
 
     def unsaved(self) -> dict[str, Sequence[StoredNote]]:
         """Return the notes that no commit has kept yet."""

@@ -20,11 +20,12 @@ from ledger.ledger import Ledger
 from ledger.store import Run
 from ledger.values import is_sha256
 from services import wire
-from services.lookup import find_entry
+from services.lookup import find_entry, invalid
 from services.peers import submitter
 from services.pipelining import pipelined
 from services.preparing import prepare
 from services.published import Published
+from services.reached import Waiter
 from services.receipts import ReceiptBuilder
 from services.registrar import Registrar
 from services.status import to_status
@@ -35,6 +36,8 @@ STREAM_WINDOW = 64
 
 STREAM_LINGER = 1.0
 """Seconds for which a stopping server refuses a stream's further requests by tag, before it ends the stream."""
+
+_SEALED = (submission_pb2.WAIT_FOR_UNSPECIFIED, submission_pb2.WAIT_FOR_SEALED)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -55,6 +58,7 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         self._submissions = submissions
         self._receipts = receipts
         self._registrar = Registrar(ledger, submissions)
+        self._waiter = Waiter(ledger, published, receipts)
         self._stopping = stopping
         self._preparer = ThreadPoolExecutor(1, "preparer")
 
@@ -68,14 +72,21 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Register one submission."""
-        return pb.RegisterResponse(acknowledgement=await self._register(request, submitter(context)))
+        return pb.RegisterResponse(acknowledgement=await self._register(request, submitter(context), context))
 
-    async def _register(self, request: pb.RegisterRequest, by: str) -> submission_pb2.Acknowledgement:
+    async def _register(
+        self, request: pb.RegisterRequest, by: str, context: Context
+    ) -> submission_pb2.Acknowledgement:
         signed = request.submission
+        if request.wait_for not in submission_pb2.WaitFor.values():
+            raise invalid("wait_for", "no such state to wait for")
         accepted = await self._registrar.register(
             signed.body, tuple(signed.records), wire.signatures(signed), by
         )
-        return wire.acknowledgement(accepted)
+        if request.wait_for in _SEALED:
+            left = context.time_remaining()
+            return wire.acknowledgement(await self._waiter.sealed(accepted, left))
+        return wire.acknowledgement(self._waiter.now(accepted))
 
     async def RegisterStream(
         self, requests: AsyncIterator[pb.RegisterStreamRequest], context: Context
@@ -87,7 +98,7 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
             try:
                 if self._stopping.is_set():
                     raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
-                acknowledgement = await self._register(one.request, by)
+                acknowledgement = await self._register(one.request, by, context)
             except LedgerError as error:
                 request_id = get_contextvars().get("request_id", "")
                 return pb.RegisterStreamResponse(tag=one.tag, error=to_status(error, request_id))
@@ -106,7 +117,8 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         """Answer again for a submission that is known."""
         run = self._run_of(request)
         accepted = await self._submissions.recall(request.register, request.submission_id, run)
-        return pb.GetSubmissionResponse(acknowledgement=wire.acknowledgement(accepted))
+        reached = self._waiter.now(accepted)
+        return pb.GetSubmissionResponse(acknowledgement=wire.acknowledgement(reached))
 
     def _run_of(self, request: pb.GetSubmissionRequest) -> Run:
         if not is_sha256(request.submission_id):
@@ -127,5 +139,6 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         """Return the receipt of one entry."""
         size = self._published.latest(request.register).size
         index = find_entry(self._ledger.store, request, size)
-        receipt = self._receipts.receipt(request.register, index)
-        return pb.GetReceiptResponse(receipt=receipt, state=submission_pb2.STATE_SEQUENCED)
+        built = self._receipts.receipt(request.register, index)
+        state = wire.state(sealed=built.sealed, anchored=built.anchored)
+        return pb.GetReceiptResponse(receipt=built.data, state=state)

@@ -13,6 +13,7 @@ import gc
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,21 +29,31 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from ledger.errors import SplitViewError
+from services.anchoring import Anchorer
 from services.audit import AuditServicer
 from services.compose import Embedded
 from services.governance import GovernanceServicer
 from services.interceptors import CallInterceptor, CallMetrics
+from services.published import Published
+from services.reached import Waiter
 from services.receipts import ReceiptBuilder
 from services.registrar import Registrar
 from services.registration import RegistrationServicer
+from services.sealing_state import SealingMetrics, SealingState
 from services.settings import ServeSettings, split_address
 from services.tile_endpoint import Readiness, build_app
+from services.time_bounds import BoundsProver, Timelines
+from services.witnessing import SETTLE_SECONDS, cosigning, until_all_sealed
 
 MAX_MESSAGE: Final = 2 * 1024 * 1024
 """Bytes of the largest request (formats.md, section 18): no valid submission comes near."""
 
 MAX_HTTP: Final = 256
 """HTTP connections at once; one more is answered 503. An entry bundle may have 16 MiB."""
+
+SEAL_LINGER: Final = 1.0
+"""Seconds for which a stopping server still waits for seals, before it answers with the state reached."""
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -125,16 +136,29 @@ async def serve(
 ) -> None:
     """Serve until a stop is asked for; `ready` is called with the bound addresses once both answer.
 
-    Raises OSError where an address cannot be bound, and whatever made the store's state unknown.
+    Raises OSError where an address cannot be bound, SplitViewError where a witness knows a longer or another
+    history, and whatever made the store's state unknown.
     """
     registry = CollectorRegistry()
     readiness = Readiness()
-    app = build_app(opened.ledger, opened.published, registry, readiness)
+    ledger, published, sequencer = opened.ledger, opened.published, opened.sequencer
+    timelines = Timelines(ledger.store, published)
+    # The cosigner is made further down: nobody asks before the server answers.
+    sealing = SealingState(published, sequencer, lambda: cosigner.standings())
+    app = build_app(ledger, published, registry, readiness, sealing)
+    metrics = SealingMetrics(sealing, timelines, registry)
+    bounds = BoundsProver(ledger, published, timelines)
     with _bound(settings.http) as http_socket:
-        async with _grpc_server(opened, settings, registry, stop) as (grpc_server, port, healthy):
+        async with (
+            cosigning(ledger, published, sequencer, settings, metrics, time.time, opened.declared) as cosigner,
+            _grpc_server(opened, settings, registry, bounds, stop) as (grpc_server, port, healthy),
+        ):
             http = _Http(_http_config(app, settings))
+            anchorer = Anchorer(ledger.anchors, published, sequencer, settings.anchor_seconds)
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
-            sequencing = asyncio.create_task(opened.sequencer.run())
+            sequencing = asyncio.create_task(sequencer.run())
+            following = asyncio.create_task(cosigner.run())
+            anchoring = asyncio.create_task(anchorer.run())
             await _started(http, serving)
             host, _ = split_address(settings.grpc)
             http_host, http_port = http_socket.getsockname()[:2]
@@ -146,16 +170,50 @@ async def serve(
             readiness.ready()
             ready(Addresses(f"{host}:{port}", f"{http_host}:{http_port}"))
             asked = asyncio.create_task(stop.asked.wait())
-            await asyncio.wait({asked, sequencing, serving}, return_when=asyncio.FIRST_COMPLETED)
-            failed = sequencing.done()
+            working = {sequencing, following, anchoring}
+            await asyncio.wait({asked, serving, *working}, return_when=asyncio.FIRST_COMPLETED)
+            failed = any(task.done() for task in working)
+            if failed:
+                # Nothing more is signed, whatever waits: least of all beside another history.
+                sequencing.cancel()
             readiness.draining()
             stop.asked.set()
+            asyncio.get_running_loop().call_later(SEAL_LINGER, published.give_up_waiting)
             await _say_not_serving(healthy)
             await grpc_server.stop(0.5 if failed else settings.grace_seconds)
-            opened.sequencer.drain()
+            if not failed:
+                await _end_sealed(published, anchorer)
+            anchoring.cancel()
+            sequencer.drain()
             http.should_exit = True
             await serving
-            await sequencing
+            await _ended(sequencing, following, anchoring)
+
+
+async def _end_sealed(published: Published, anchorer: Anchorer) -> None:
+    """Leave every register sealed and anchored, as far as the witnesses answer in a few seconds."""
+    if published.policy is None:
+        return
+    await until_all_sealed(published, SETTLE_SECONDS)
+    await anchorer.anchor()
+    await until_all_sealed(published, SETTLE_SECONDS)
+
+
+async def _ended(sequencing: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
+    """End the tasks, the sequencer's last turn first; raise what one of them failed with."""
+    failures = []
+    for task in (sequencing, *others):
+        if task is not sequencing:
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            continue
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        # A witness's word on another history says more than what failed because of it.
+        raise next((each for each in failures if isinstance(each, SplitViewError)), failures[0])
 
 
 async def _started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
@@ -196,7 +254,11 @@ def _bound(address: str) -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def _grpc_server(
-    opened: Embedded, settings: ServeSettings, registry: CollectorRegistry, stop: Stop
+    opened: Embedded,
+    settings: ServeSettings,
+    registry: CollectorRegistry,
+    bounds: BoundsProver,
+    stop: Stop,
 ) -> AsyncIterator[tuple[grpc.aio.Server, int, health.aio.HealthServicer]]:
     server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))], options=_OPTIONS)
     receipts = ReceiptBuilder(opened.ledger, opened.published)
@@ -204,10 +266,11 @@ async def _grpc_server(
         RegistrationServicer(opened.ledger, opened.published, opened.sequencer, receipts, stop.asked), server
     )
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
-        AuditServicer(opened.ledger, opened.published, stop.asked), server
+        AuditServicer(opened.ledger, opened.published, bounds, stop.asked), server
     )
+    waiter = Waiter(opened.ledger, opened.published, receipts)
     governance_service_pb2_grpc.add_GovernanceServiceServicer_to_server(
-        GovernanceServicer(Registrar(opened.ledger, opened.sequencer)), server
+        GovernanceServicer(Registrar(opened.ledger, opened.sequencer), waiter), server
     )
     healthy = _Health(stop.asked)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

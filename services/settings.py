@@ -6,23 +6,38 @@ import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.errors import LedgerError
 from services.client.channels import Tls
+
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class SettingsError(LedgerError):
     """Settings that cannot be used; the message says which, and what to do."""
 
 
-class ServeSettings(BaseSettings):
-    """Of `daybook serve`. Every one can be given as DAYBOOK_<NAME>."""
+class WitnessSettings(BaseSettings):
+    """Of whatever signs, and so asks witnesses. Every one can be given as DAYBOOK_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="DAYBOOK_", frozen=True, extra="forbid")
+
+    witness_seconds: Seconds = 5.0
+    """Seconds that a witness may take for one answer."""
+
+    witness_refresh_seconds: Seconds = 600.0
+    """Seconds after which the latest checkpoint of an idle register is cosigned anew."""
+
+    witness_ca: Path | None = None
+    """PEM certificates of those who issue the witnesses' certificates; by default those the system trusts."""
+
+
+class ServeSettings(WitnessSettings):
+    """Of `daybook serve`. Every one can be given as DAYBOOK_<NAME>."""
 
     grpc: str = "127.0.0.1:7070"
     """HOST:PORT of gRPC; port 0 takes any free one."""
@@ -41,6 +56,9 @@ class ServeSettings(BaseSettings):
 
     grace_seconds: float = 10.0
     """Seconds that calls under way are given to end when the server is stopped."""
+
+    anchor_seconds: Seconds = 10.0
+    """Seconds between two anchors of a register that changes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -91,6 +109,12 @@ def client_tls() -> Tls | None:
         return None
     issuers, certificate, key = (path.read_bytes() if path else None for path in files)
     return Tls(issuers, certificate, key)
+
+
+def witness_settings() -> WitnessSettings:
+    """Return the settings of the environment. Raises SettingsError."""
+    with _told_plainly():
+        return WitnessSettings()
 
 
 def serve_settings(**given: Any) -> ServeSettings:

@@ -60,6 +60,7 @@ class Accepted:
     tells that this very submission was there before.
     """
 
+    register: str
     submission_id: str
     acceptance: Acceptance
     run: Run
@@ -155,10 +156,13 @@ class Sequencer:
     def sign_heads(self) -> None:
         """Sign every committed head again and show it: repairs a crash between commit and signature.
 
-        Raises SplitViewError where the signer has signed something larger or different.
+        Where no witness is asked, there is nobody to confirm them: the registers may grow. Raises
+        SplitViewError where the signer has signed something larger or different.
         """
         heads = self._ledger.heads()
         self._published.add(self._sign(heads))
+        if self._published.policy is None:
+            self.confirm(heads)
 
     def _sign(self, heads: dict[str, Head]) -> dict[str, SignedCheckpoint]:
         checkpoints = [
@@ -361,6 +365,7 @@ class Sequencer:
         if isinstance(outcome, Known) or growth is None:
             return self._recall(submission.register, submission.submission_id, outcome.run)
         return Accepted(
+            submission.register,
             submission.submission_id,
             outcome.message.acceptance,
             outcome.run,
@@ -380,6 +385,7 @@ class Sequencer:
         reader = self._ledger.reader(register)
         acceptance = parse_entry(reader.entry(run.first)).acceptance
         return Accepted(
+            register,
             submission_id,
             acceptance,
             run,

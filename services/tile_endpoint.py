@@ -1,8 +1,8 @@
 """The read-only HTTP endpoint: checkpoints, tiles and entry bundles (specs/tiles.md), and the operator's pages.
 
 Only published sizes are served: a tile is as wide as the latest signed checkpoint implies, or any narrower,
-since a partial tile is a prefix of the full one. One spelling of a path each, everything else is 404; there
-are no redirects.
+since a partial tile is a prefix of the full one. The checkpoint is the latest sealed one where the ledger has
+witnesses. One spelling of a path each, everything else is 404; there are no redirects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from ledger.ledger import Ledger
 from ledger.tiles import Bundle, Tile, implied_width, parse_path
 from ledger.values import is_register
 from services.directory import Listed, directory
-from services.published import Published
+from services.published import Published, SignedCheckpoint
+from services.sealing_state import SealingState
 from services.status import http_status, reason_of
 
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
@@ -42,9 +43,6 @@ IMMUTABLE: Final = "public, max-age=31536000, immutable"
 
 NO_STORE: Final = "no-store"
 """How everything else is cached: a checkpoint moves on, and what is not there may come."""
-
-WITNESSES: Final = "none configured"
-"""What /readyz says of witnesses: Daybook has none yet, so that no checkpoint is sealed."""
 
 _GZIP_LEVEL: Final = 1
 _OCTETS: Final = "application/octet-stream"
@@ -72,10 +70,11 @@ def build_app(
     published: Published,
     registry: CollectorRegistry,
     readiness: Readiness,
+    sealing: SealingState,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Return the HTTP application. `registry` is what /metrics shows; `clock` gives POSIX seconds."""
-    endpoint = _Endpoint(ledger, published, registry, readiness)
+    endpoint = _Endpoint(ledger, published, registry, readiness, sealing)
     registry.register(_Registers(ledger, published, clock))
     app = Starlette(
         routes=[
@@ -94,19 +93,25 @@ def build_app(
 
 class _Endpoint:
     def __init__(
-        self, ledger: Ledger, published: Published, registry: CollectorRegistry, readiness: Readiness
+        self,
+        ledger: Ledger,
+        published: Published,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        sealing: SealingState,
     ) -> None:
         self._ledger = ledger
         self._published = published
         self._registry = registry
         self._readiness = readiness
+        self._sealing = sealing
 
     async def log(self, request: Request) -> Response:
         """Answer for `/logs/<register>/checkpoint` and `/logs/<register>/tile/...`."""
         register, resource = _split(request)
         checkpoint = self._published.latest(register)
         if resource == "checkpoint":
-            return PlainTextResponse(checkpoint.note, headers={"Cache-Control": NO_STORE})
+            return self._checkpoint(register, checkpoint)
         try:
             tile = parse_path(resource)
         except MalformedError as error:
@@ -119,6 +124,15 @@ class _Endpoint:
         # Up to 16 MiB to read, and perhaps to compress: not in the event loop.
         send = self._compressed if _takes_gzip(request) else self._bundle
         return await asyncio.to_thread(send, register, tile)
+
+    def _checkpoint(self, register: str, signed: SignedCheckpoint) -> Response:
+        """Return the latest sealed checkpoint; where no witness is asked, the latest signed one."""
+        if self._published.policy is None:
+            return PlainTextResponse(signed.note, headers={"Cache-Control": NO_STORE})
+        sealed = self._published.sealed(register)
+        if sealed is None:
+            raise HTTPException(404, "no checkpoint of this register is sealed yet")
+        return PlainTextResponse(sealed.note, headers={"Cache-Control": NO_STORE})
 
     def _bundle(self, register: str, bundle: Bundle) -> Response:
         response = _immutable(self._ledger.reader(register).bundle(bundle))
@@ -135,11 +149,13 @@ class _Endpoint:
     async def registers(self, _request: Request) -> Response:
         """Answer for `/registers.json`: the operator's word (formats.md, section 17)."""
         found = directory(self._ledger, self._published)
-        content = {
+        content: dict[str, Any] = {
             "origin": self._ledger.origin,
             "governing_size": found.governing_size,
             "registers": [_listed(one) for one in found.registers],
         }
+        if (policy := self._published.policy) is not None:
+            content["witness_policy"] = policy.text().decode("utf-8", "replace")
         return JSONResponse(content, headers={"Cache-Control": NO_STORE})
 
     async def health(self, _request: Request) -> Response:
@@ -149,7 +165,9 @@ class _Endpoint:
     async def ready(self, _request: Request) -> Response:
         """Answer for `/readyz`: 200 while this server should be sent calls, else 503 with the reason."""
         reason = self._readiness.reason
-        content = {"ready": reason is None, "witnesses": WITNESSES}
+        if reason is None and self._sealing.unconfirmed():
+            reason = "a quorum of witnesses has not confirmed every stored head yet: those registers only read"
+        content = {"ready": reason is None, "witnesses": self._sealing.told()}
         if reason is not None:
             content["reason"] = reason
         return JSONResponse(content, 200 if reason is None else 503, headers={"Cache-Control": NO_STORE})
@@ -168,6 +186,7 @@ def _listed(one: Listed) -> dict[str, str | int]:
         "origin": one.origin,
         "vkey": one.vkey,
         "size": one.size,
+        "sealed_size": one.sealed_size,
         "opened_index": one.opened,
         "closed_index": one.closed,
     }

@@ -17,7 +17,7 @@ from ledger.entries import Acceptance, Signature
 from ledger.errors import Reason, RejectedError, Violation
 from ledger.hashing import Hash
 from ledger.store import Run
-from services.submissions import Accepted
+from services.reached import Reached
 
 _FIRST_VERSION: Final = 1
 
@@ -27,19 +27,29 @@ def signatures(message: submission_pb2.SignedSubmission) -> list[Signature]:
     return [Signature(signature.key, signature.signature) for signature in message.signatures]
 
 
-def acknowledgement(accepted: Accepted) -> submission_pb2.Acknowledgement:
-    """Return the answer for a submission under a signed checkpoint, in a ledger without witnesses."""
+def acknowledgement(reached: Reached) -> submission_pb2.Acknowledgement:
+    """Return the answer for a submission under a checkpoint."""
+    accepted, not_before = reached.accepted, reached.not_before
     return submission_pb2.Acknowledgement(
         submission_id=accepted.submission_id,
-        state=submission_pb2.STATE_SEQUENCED,
+        state=state(sealed=reached.sealed, anchored=reached.anchored),
         note=accepted.note,
         envelope=envelope(accepted.acceptance),
         first_index=accepted.run.first,
-        checkpoint=accepted.checkpoint.note,
-        range_proof=range_proof(accepted.run, accepted.checkpoint.size, accepted.range_proof),
+        checkpoint=reached.note,
+        range_proof=range_proof(accepted.run, reached.size, reached.range_proof),
         already_registered=accepted.known,
-        no_witness=True,
+        no_witness=reached.no_witness,
+        not_before=not_before.note if not_before else b"",
+        not_before_consistency=not_before.consistency if not_before else (),
     )
+
+
+def state(*, sealed: bool, anchored: bool) -> submission_pb2.State.ValueType:
+    """Return the state of what is under a signed checkpoint."""
+    if not sealed:
+        return submission_pb2.STATE_SEQUENCED
+    return submission_pb2.STATE_ANCHORED if anchored else submission_pb2.STATE_SEALED
 
 
 def envelope(acceptance: Acceptance) -> submission_pb2.Envelope:

@@ -27,6 +27,7 @@ from ledger.stores.sqlite import SqliteStore
 from services.audit import PAGE_BYTES, PAGE_ENTRIES, AuditServicer
 from services.client.errors import CallError, from_rpc_error
 from services.interceptors import CallInterceptor, CallMetrics
+from services.time_bounds import BoundsProver, Timelines
 from tests.support.ledgers import (
     DEPARTMENT_KEY,
     EPOCH,
@@ -72,7 +73,8 @@ async def serving(store: Store, tmp_path: Path, size: int = 0) -> AsyncIterator[
     stopping = asyncio.Event()
     registry = CollectorRegistry()
     server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))])
-    add_AuditServiceServicer_to_server(AuditServicer(held.ledger, held.published, stopping), server)
+    bounds = BoundsProver(held.ledger, held.published, Timelines(store, held.published))
+    add_AuditServiceServicer_to_server(AuditServicer(held.ledger, held.published, bounds, stopping), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

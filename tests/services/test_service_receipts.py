@@ -43,7 +43,7 @@ def test_every_receipt_proves_its_entry_and_its_key(held: LedgerUnderTest, size:
     held.fill(size)
     build = builder(held)
     for index in {0, 1, size // 2, size - 1} & set(range(size)):
-        verified = verify_receipt(build.receipt(REGISTER, index), POLICY)
+        verified = verify_receipt(build.receipt(REGISTER, index).data, POLICY)
         assert (verified.register, verified.index, verified.size) == (REGISTER, index, size)
         assert verified.record == decision(index)
         assert verified.record_id == record_id(index)
@@ -58,7 +58,7 @@ def test_a_receipt_of_a_governing_entry_has_no_key_sections(held: LedgerUnderTes
     """If false, a verifier would refuse the receipts of the governing register."""
     build = builder(held)
     for index in range(3):
-        data = build.receipt(GOVERNING, index)
+        data = build.receipt(GOVERNING, index).data
         assert Receipt.parse(data).key is None
         assert verify_receipt(data, POLICY).index == index
 
@@ -68,10 +68,10 @@ def test_key_sections_follow_the_governing_register(held: LedgerUnderTest) -> No
     other = SecretKey(b"\x09" * 32)
     held.fill(2)
     build = builder(held)
-    assert verify_receipt(build.receipt(REGISTER, 0), POLICY).authorised is not None
+    assert verify_receipt(build.receipt(REGISTER, 0).data, POLICY).authorised is not None
     held.authorise(other)
     held.add([2], key=other)
-    first, last = (verify_receipt(build.receipt(REGISTER, index), POLICY) for index in (0, 2))
+    first, last = (verify_receipt(build.receipt(REGISTER, index).data, POLICY) for index in (0, 2))
     assert first.authorised is not None
     assert last.authorised is not None
     assert (first.authorised.index, first.authorised.size) == (2, 4)
@@ -95,7 +95,7 @@ def test_what_is_committed_and_not_signed_has_no_receipt(held: LedgerUnderTest) 
     with pytest.raises(RejectedError) as caught:
         builder(held).receipt(REGISTER, 5)
     assert caught.value.reason is Reason.SIZE_NOT_REACHED
-    assert verify_receipt(builder(held).receipt(REGISTER, 4), POLICY).size == 5
+    assert verify_receipt(builder(held).receipt(REGISTER, 4).data, POLICY).size == 5
 
 
 def test_an_unknown_register_has_no_receipt(held: LedgerUnderTest) -> None:

@@ -36,6 +36,7 @@ from tests.support.ledgers import (
     submission,
     vkey,
 )
+from tests.support.unwitnessed import sealing_state
 
 LOG = f"/logs/{REGISTER}"
 Get = Callable[[str], Awaitable[bytes]]
@@ -48,7 +49,12 @@ class Site:
         self.held = held
         self.readiness = Readiness()
         self.app: Starlette = build_app(
-            held.ledger, held.published, CollectorRegistry(), self.readiness, lambda: float(EPOCH + 100)
+            held.ledger,
+            held.published,
+            CollectorRegistry(),
+            self.readiness,
+            sealing_state(held.published),
+            lambda: float(EPOCH + 100),
         )
 
     async def call(

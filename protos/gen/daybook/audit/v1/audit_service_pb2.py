@@ -26,17 +26,17 @@ from daybook.submission.v1 import submission_pb2 as daybook_dot_submission_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$daybook/audit/v1/audit_service.proto\x12\x10\x64\x61ybook.audit.v1\x1a&daybook/submission/v1/submission.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x14ListRegistersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"~\n\x15ListRegistersResponse\x12\x34\n\tregisters\x18\x01 \x03(\x0b\x32!.daybook.audit.v1.RegisterSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0egoverning_size\x18\x03 \x01(\x04\"\xc7\x01\n\x0fRegisterSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x0c\n\x04vkey\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x13\n\x0bsealed_size\x18\x06 \x01(\x04\x12\x19\n\x0copened_index\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12\x19\n\x0c\x63losed_index\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_opened_indexB\x0f\n\r_closed_index\"\x9d\x01\n\x14GetCheckpointRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .daybook.audit.v1.CheckpointKind\x12\x0e\n\x04size\x18\x03 \x01(\x04H\x00\x12*\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05\x61s_at\"o\n\x15GetCheckpointResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x12\n\nno_witness\x18\x05 \x01(\x08\"\x8c\x01\n\x18GetInclusionProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0f\n\x05index\x18\x02 \x01(\x04H\x00\x12\x36\n\x06record\x18\x03 \x01(\x0b\x32$.daybook.submission.v1.RecordVersionH\x00\x12\x0c\n\x04size\x18\x04 \x01(\x04\x42\x07\n\x05\x65ntry\"\x81\x01\n\x19GetInclusionProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x12\x0e\n\x06hashes\x18\x05 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\"W\n\x1aGetConsistencyProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x12\n\nfirst_size\x18\x02 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x03 \x01(\x04\"|\n\x1bGetConsistencyProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x12\n\nfirst_size\x18\x02 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x03 \x01(\x04\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"T\n\x14GetRangeProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"u\n\x15GetRangeProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x36\n\x0brange_proof\x18\x02 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"R\n\x12ReadEntriesRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x84\x01\n\x13ReadEntriesResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x36\n\x0brange_proof\x18\x03 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"o\n\x17WatchCheckpointsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .daybook.audit.v1.CheckpointKind\x12\x12\n\nafter_size\x18\x03 \x01(\x04\"\x8a\x01\n\x18WatchCheckpointsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x15\n\rprevious_size\x18\x05 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\"\xae\x01\n\x13QueryRecordsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12)\n\x04mode\x18\x05 \x01(\x0e\x32\x1b.daybook.audit.v1.QueryMode\x12.\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1e.daybook.audit.v1.RecordFilter\"j\n\x0cRecordFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x11\n\trecord_id\x18\x02 \x01(\t\x12\x0e\n\x06series\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x16\n\x0e\x64\x65\x63ided_within\x18\x05 \x01(\t\"\xb9\x01\n\x14QueryRecordsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12/\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1e.daybook.audit.v1.IndexedEntry\x12\x36\n\x0brange_proof\x18\x03 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x12\n\nnot_proved\x18\x05 \x01(\x08\",\n\x0cIndexedEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\"\\\n\x13ListFindingsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"|\n\x14ListFindingsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12+\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x19.daybook.audit.v1.Finding\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"T\n\x07\x46inding\x12\x11\n\tdetection\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07indices\x18\x03 \x03(\x04\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\"U\n\x15\x45xportEvidenceRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"&\n\x16\x45xportEvidenceResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*i\n\x0e\x43heckpointKind\x12\x1f\n\x1b\x43HECKPOINT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_KIND_SIGNED\x10\x01\x12\x1a\n\x16\x43HECKPOINT_KIND_SEALED\x10\x02*W\n\tQueryMode\x12\x1a\n\x16QUERY_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12QUERY_MODE_PROVING\x10\x01\x12\x16\n\x12QUERY_MODE_PREVIEW\x10\x02\x32\x88\x08\n\x0c\x41uditService\x12`\n\rListRegisters\x12&.daybook.audit.v1.ListRegistersRequest\x1a\'.daybook.audit.v1.ListRegistersResponse\x12`\n\rGetCheckpoint\x12&.daybook.audit.v1.GetCheckpointRequest\x1a\'.daybook.audit.v1.GetCheckpointResponse\x12l\n\x11GetInclusionProof\x12*.daybook.audit.v1.GetInclusionProofRequest\x1a+.daybook.audit.v1.GetInclusionProofResponse\x12r\n\x13GetConsistencyProof\x12,.daybook.audit.v1.GetConsistencyProofRequest\x1a-.daybook.audit.v1.GetConsistencyProofResponse\x12`\n\rGetRangeProof\x12&.daybook.audit.v1.GetRangeProofRequest\x1a\'.daybook.audit.v1.GetRangeProofResponse\x12\\\n\x0bReadEntries\x12$.daybook.audit.v1.ReadEntriesRequest\x1a%.daybook.audit.v1.ReadEntriesResponse0\x01\x12k\n\x10WatchCheckpoints\x12).daybook.audit.v1.WatchCheckpointsRequest\x1a*.daybook.audit.v1.WatchCheckpointsResponse0\x01\x12_\n\x0cQueryRecords\x12%.daybook.audit.v1.QueryRecordsRequest\x1a&.daybook.audit.v1.QueryRecordsResponse0\x01\x12]\n\x0cListFindings\x12%.daybook.audit.v1.ListFindingsRequest\x1a&.daybook.audit.v1.ListFindingsResponse\x12\x65\n\x0e\x45xportEvidence\x12\'.daybook.audit.v1.ExportEvidenceRequest\x1a(.daybook.audit.v1.ExportEvidenceResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$daybook/audit/v1/audit_service.proto\x12\x10\x64\x61ybook.audit.v1\x1a&daybook/submission/v1/submission.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x14ListRegistersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"~\n\x15ListRegistersResponse\x12\x34\n\tregisters\x18\x01 \x03(\x0b\x32!.daybook.audit.v1.RegisterSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0egoverning_size\x18\x03 \x01(\x04\"\xc7\x01\n\x0fRegisterSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x0c\n\x04vkey\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x13\n\x0bsealed_size\x18\x06 \x01(\x04\x12\x19\n\x0copened_index\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12\x19\n\x0c\x63losed_index\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_opened_indexB\x0f\n\r_closed_index\"\xb1\x01\n\x14GetCheckpointRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .daybook.audit.v1.CheckpointKind\x12\x0e\n\x04size\x18\x03 \x01(\x04H\x00\x12*\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x12\n\nknown_size\x18\x05 \x01(\x04\x42\x07\n\x05\x61s_at\"\x98\x01\n\x15GetCheckpointResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x12\n\nno_witness\x18\x05 \x01(\x08\x12\x12\n\nknown_size\x18\x06 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x07 \x03(\x0c\"z\n\x14GetTimeBoundsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0f\n\x05index\x18\x02 \x01(\x04H\x00\x12\x36\n\x06record\x18\x03 \x01(\x0b\x32$.daybook.submission.v1.RecordVersionH\x00\x42\x07\n\x05\x65ntry\"\xe3\x02\n\x15GetTimeBoundsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x17\n\nnot_before\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tnot_after\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x12\n\ncomparable\x18\x05 \x01(\x08\x12\x12\n\nno_witness\x18\x06 \x01(\x08\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x12\n\ncheckpoint\x18\x08 \x01(\x0c\x12\x11\n\tinclusion\x18\t \x03(\x0c\x12\x11\n\tleaf_hash\x18\n \x01(\x0c\x12,\n\x06\x62\x65\x66ore\x18\x0b \x03(\x0b\x32\x1c.daybook.audit.v1.ProvedNote\x12+\n\x05\x61\x66ter\x18\x0c \x03(\x0b\x32\x1c.daybook.audit.v1.ProvedNote\x12\x10\n\x08\x66indings\x18\r \x03(\tB\r\n\x0b_not_beforeB\x0c\n\n_not_after\"/\n\nProvedNote\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\"\x8c\x01\n\x18GetInclusionProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0f\n\x05index\x18\x02 \x01(\x04H\x00\x12\x36\n\x06record\x18\x03 \x01(\x0b\x32$.daybook.submission.v1.RecordVersionH\x00\x12\x0c\n\x04size\x18\x04 \x01(\x04\x42\x07\n\x05\x65ntry\"\x81\x01\n\x19GetInclusionProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x12\x0e\n\x06hashes\x18\x05 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\"W\n\x1aGetConsistencyProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x12\n\nfirst_size\x18\x02 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x03 \x01(\x04\"|\n\x1bGetConsistencyProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x12\n\nfirst_size\x18\x02 \x01(\x04\x12\x13\n\x0bsecond_size\x18\x03 \x01(\x04\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"T\n\x14GetRangeProofRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"u\n\x15GetRangeProofResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x36\n\x0brange_proof\x18\x02 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"R\n\x12ReadEntriesRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x84\x01\n\x13ReadEntriesResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x36\n\x0brange_proof\x18\x03 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"o\n\x17WatchCheckpointsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .daybook.audit.v1.CheckpointKind\x12\x12\n\nafter_size\x18\x03 \x01(\x04\"\x8a\x01\n\x18WatchCheckpointsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x15\n\rprevious_size\x18\x05 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\"\xae\x01\n\x13QueryRecordsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12)\n\x04mode\x18\x05 \x01(\x0e\x32\x1b.daybook.audit.v1.QueryMode\x12.\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1e.daybook.audit.v1.RecordFilter\"j\n\x0cRecordFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x11\n\trecord_id\x18\x02 \x01(\t\x12\x0e\n\x06series\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x16\n\x0e\x64\x65\x63ided_within\x18\x05 \x01(\t\"\xb9\x01\n\x14QueryRecordsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12/\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1e.daybook.audit.v1.IndexedEntry\x12\x36\n\x0brange_proof\x18\x03 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x12\n\nnot_proved\x18\x05 \x01(\x08\",\n\x0cIndexedEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\"\\\n\x13ListFindingsRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"|\n\x14ListFindingsResponse\x12\x10\n\x08register\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12+\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x19.daybook.audit.v1.Finding\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"T\n\x07\x46inding\x12\x11\n\tdetection\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07indices\x18\x03 \x03(\x04\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\"U\n\x15\x45xportEvidenceRequest\x12\x10\n\x08register\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\"&\n\x16\x45xportEvidenceResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*i\n\x0e\x43heckpointKind\x12\x1f\n\x1b\x43HECKPOINT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_KIND_SIGNED\x10\x01\x12\x1a\n\x16\x43HECKPOINT_KIND_SEALED\x10\x02*W\n\tQueryMode\x12\x1a\n\x16QUERY_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12QUERY_MODE_PROVING\x10\x01\x12\x16\n\x12QUERY_MODE_PREVIEW\x10\x02\x32\xea\x08\n\x0c\x41uditService\x12`\n\rListRegisters\x12&.daybook.audit.v1.ListRegistersRequest\x1a\'.daybook.audit.v1.ListRegistersResponse\x12`\n\rGetCheckpoint\x12&.daybook.audit.v1.GetCheckpointRequest\x1a\'.daybook.audit.v1.GetCheckpointResponse\x12`\n\rGetTimeBounds\x12&.daybook.audit.v1.GetTimeBoundsRequest\x1a\'.daybook.audit.v1.GetTimeBoundsResponse\x12l\n\x11GetInclusionProof\x12*.daybook.audit.v1.GetInclusionProofRequest\x1a+.daybook.audit.v1.GetInclusionProofResponse\x12r\n\x13GetConsistencyProof\x12,.daybook.audit.v1.GetConsistencyProofRequest\x1a-.daybook.audit.v1.GetConsistencyProofResponse\x12`\n\rGetRangeProof\x12&.daybook.audit.v1.GetRangeProofRequest\x1a\'.daybook.audit.v1.GetRangeProofResponse\x12\\\n\x0bReadEntries\x12$.daybook.audit.v1.ReadEntriesRequest\x1a%.daybook.audit.v1.ReadEntriesResponse0\x01\x12k\n\x10WatchCheckpoints\x12).daybook.audit.v1.WatchCheckpointsRequest\x1a*.daybook.audit.v1.WatchCheckpointsResponse0\x01\x12_\n\x0cQueryRecords\x12%.daybook.audit.v1.QueryRecordsRequest\x1a&.daybook.audit.v1.QueryRecordsResponse0\x01\x12]\n\x0cListFindings\x12%.daybook.audit.v1.ListFindingsRequest\x1a&.daybook.audit.v1.ListFindingsResponse\x12\x65\n\x0e\x45xportEvidence\x12\'.daybook.audit.v1.ExportEvidenceRequest\x1a(.daybook.audit.v1.ExportEvidenceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'daybook.audit.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKPOINTKIND']._serialized_start=2917
-  _globals['_CHECKPOINTKIND']._serialized_end=3022
-  _globals['_QUERYMODE']._serialized_start=3024
-  _globals['_QUERYMODE']._serialized_end=3111
+  _globals['_CHECKPOINTKIND']._serialized_start=3510
+  _globals['_CHECKPOINTKIND']._serialized_end=3615
+  _globals['_QUERYMODE']._serialized_start=3617
+  _globals['_QUERYMODE']._serialized_end=3704
   _globals['_LISTREGISTERSREQUEST']._serialized_start=131
   _globals['_LISTREGISTERSREQUEST']._serialized_end=192
   _globals['_LISTREGISTERSRESPONSE']._serialized_start=194
@@ -44,47 +44,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERSUMMARY']._serialized_start=323
   _globals['_REGISTERSUMMARY']._serialized_end=522
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=525
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=682
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=684
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=795
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=798
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=938
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=941
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1070
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1072
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1159
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1161
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1285
-  _globals['_GETRANGEPROOFREQUEST']._serialized_start=1287
-  _globals['_GETRANGEPROOFREQUEST']._serialized_end=1371
-  _globals['_GETRANGEPROOFRESPONSE']._serialized_start=1373
-  _globals['_GETRANGEPROOFRESPONSE']._serialized_end=1490
-  _globals['_READENTRIESREQUEST']._serialized_start=1492
-  _globals['_READENTRIESREQUEST']._serialized_end=1574
-  _globals['_READENTRIESRESPONSE']._serialized_start=1577
-  _globals['_READENTRIESRESPONSE']._serialized_end=1709
-  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_start=1711
-  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_end=1822
-  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_start=1825
-  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_end=1963
-  _globals['_QUERYRECORDSREQUEST']._serialized_start=1966
-  _globals['_QUERYRECORDSREQUEST']._serialized_end=2140
-  _globals['_RECORDFILTER']._serialized_start=2142
-  _globals['_RECORDFILTER']._serialized_end=2248
-  _globals['_QUERYRECORDSRESPONSE']._serialized_start=2251
-  _globals['_QUERYRECORDSRESPONSE']._serialized_end=2436
-  _globals['_INDEXEDENTRY']._serialized_start=2438
-  _globals['_INDEXEDENTRY']._serialized_end=2482
-  _globals['_LISTFINDINGSREQUEST']._serialized_start=2484
-  _globals['_LISTFINDINGSREQUEST']._serialized_end=2576
-  _globals['_LISTFINDINGSRESPONSE']._serialized_start=2578
-  _globals['_LISTFINDINGSRESPONSE']._serialized_end=2702
-  _globals['_FINDING']._serialized_start=2704
-  _globals['_FINDING']._serialized_end=2788
-  _globals['_EXPORTEVIDENCEREQUEST']._serialized_start=2790
-  _globals['_EXPORTEVIDENCEREQUEST']._serialized_end=2875
-  _globals['_EXPORTEVIDENCERESPONSE']._serialized_start=2877
-  _globals['_EXPORTEVIDENCERESPONSE']._serialized_end=2915
-  _globals['_AUDITSERVICE']._serialized_start=3114
-  _globals['_AUDITSERVICE']._serialized_end=4146
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=702
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=705
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=857
+  _globals['_GETTIMEBOUNDSREQUEST']._serialized_start=859
+  _globals['_GETTIMEBOUNDSREQUEST']._serialized_end=981
+  _globals['_GETTIMEBOUNDSRESPONSE']._serialized_start=984
+  _globals['_GETTIMEBOUNDSRESPONSE']._serialized_end=1339
+  _globals['_PROVEDNOTE']._serialized_start=1341
+  _globals['_PROVEDNOTE']._serialized_end=1388
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1391
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1531
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1534
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1663
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1665
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1752
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1754
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1878
+  _globals['_GETRANGEPROOFREQUEST']._serialized_start=1880
+  _globals['_GETRANGEPROOFREQUEST']._serialized_end=1964
+  _globals['_GETRANGEPROOFRESPONSE']._serialized_start=1966
+  _globals['_GETRANGEPROOFRESPONSE']._serialized_end=2083
+  _globals['_READENTRIESREQUEST']._serialized_start=2085
+  _globals['_READENTRIESREQUEST']._serialized_end=2167
+  _globals['_READENTRIESRESPONSE']._serialized_start=2170
+  _globals['_READENTRIESRESPONSE']._serialized_end=2302
+  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_start=2304
+  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_end=2415
+  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_start=2418
+  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_end=2556
+  _globals['_QUERYRECORDSREQUEST']._serialized_start=2559
+  _globals['_QUERYRECORDSREQUEST']._serialized_end=2733
+  _globals['_RECORDFILTER']._serialized_start=2735
+  _globals['_RECORDFILTER']._serialized_end=2841
+  _globals['_QUERYRECORDSRESPONSE']._serialized_start=2844
+  _globals['_QUERYRECORDSRESPONSE']._serialized_end=3029
+  _globals['_INDEXEDENTRY']._serialized_start=3031
+  _globals['_INDEXEDENTRY']._serialized_end=3075
+  _globals['_LISTFINDINGSREQUEST']._serialized_start=3077
+  _globals['_LISTFINDINGSREQUEST']._serialized_end=3169
+  _globals['_LISTFINDINGSRESPONSE']._serialized_start=3171
+  _globals['_LISTFINDINGSRESPONSE']._serialized_end=3295
+  _globals['_FINDING']._serialized_start=3297
+  _globals['_FINDING']._serialized_end=3381
+  _globals['_EXPORTEVIDENCEREQUEST']._serialized_start=3383
+  _globals['_EXPORTEVIDENCEREQUEST']._serialized_end=3468
+  _globals['_EXPORTEVIDENCERESPONSE']._serialized_start=3470
+  _globals['_EXPORTEVIDENCERESPONSE']._serialized_end=3508
+  _globals['_AUDITSERVICE']._serialized_start=3707
+  _globals['_AUDITSERVICE']._serialized_end=4837
 # @@protoc_insertion_point(module_scope)

@@ -200,6 +200,7 @@ class GetCheckpointRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    KNOWN_SIZE_FIELD_NUMBER: _builtins.int
     register: _builtins.str
     """The register. Set by the client."""
     kind: Global___CheckpointKind.ValueType
@@ -208,10 +209,15 @@ class GetCheckpointRequest(_message.Message):
     """The largest checkpoint of at most so many entries: what was signed when the register had them. 0
     means the latest. OUT_OF_RANGE, SIZE_NOT_REACHED beyond the latest, so that the answer never changes.
     """
+    known_size: _builtins.int
+    """Number of entries of a checkpoint that the client holds, to which the answer's is proved; 0 for none.
+    OUT_OF_RANGE, SIZE_NOT_REACHED beyond the latest. Set by the client.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The largest checkpoint that covers only entries accepted at or before this time, by a binary search
-        over their `accepted_at`. That is the ledger's own claim, and it proves nothing about time.
+        """Sealed: the largest checkpoint that a quorum of witnesses had cosigned at or before this time, with
+        those cosignatures. Signed: the largest that covers only entries accepted at or before this time, by a
+        binary search over their `accepted_at`. That is the ledger's own claim, and it proves nothing about time.
         """
 
     def __init__(
@@ -221,10 +227,11 @@ class GetCheckpointRequest(_message.Message):
         kind: Global___CheckpointKind.ValueType = ...,
         size: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        known_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_at", b"as_at", "size", b"size", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_at", b"as_at", "kind", b"kind", "register", b"register", "size", b"size", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_at", b"as_at", "kind", b"kind", "known_size", b"known_size", "register", b"register", "size", b"size", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_at: _TypeAlias = _typing.Literal["size", "time"]  # noqa: Y015
     _WhichOneofArgType_as_at: _TypeAlias = _typing.Literal["as_at", b"as_at"]  # noqa: Y015
@@ -245,6 +252,8 @@ class GetCheckpointResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
     NO_WITNESS_FIELD_NUMBER: _builtins.int
+    KNOWN_SIZE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     register: _builtins.str
     """The register asked for."""
     size: _builtins.int
@@ -255,6 +264,14 @@ class GetCheckpointResponse(_message.Message):
     """Whether the ledger's own witness policy is met. Judge by your own."""
     no_witness: _builtins.bool
     """True when the ledger has no witnesses."""
+    known_size: _builtins.int
+    """`known_size`, echoed."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Consistency proof between the smaller and the larger of `known_size` and `size`; empty where they are
+        equal or the smaller is 0.
+        """
+
     def __init__(
         self,
         *,
@@ -263,14 +280,165 @@ class GetCheckpointResponse(_message.Message):
         checkpoint: _builtins.bytes = ...,
         sealed: _builtins.bool = ...,
         no_witness: _builtins.bool = ...,
+        known_size: _builtins.int = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "no_witness", b"no_witness", "register", b"register", "sealed", b"sealed", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "known_size", b"known_size", "no_witness", b"no_witness", "register", b"register", "sealed", b"sealed", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class GetTimeBoundsRequest(_message.Message):
+    """Asks when an entry came in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTER_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    register: _builtins.str
+    """The register. Set by the client."""
+    index: _builtins.int
+    """Its zero-based index."""
+    @_builtins.property
+    def record(self) -> _submission_pb2.RecordVersion:
+        """The record and version that it holds."""
+
+    def __init__(
+        self,
+        *,
+        register: _builtins.str = ...,
+        index: _builtins.int = ...,
+        record: _submission_pb2.RecordVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index", "record", b"record", "register", b"register"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["index", "record"]  # noqa: Y015
+    _WhichOneofArgType_entry: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_entry) -> _WhichOneofReturnType_entry | None: ...
+
+Global___GetTimeBoundsRequest: _TypeAlias = GetTimeBoundsRequest  # noqa: Y015
+
+@_typing.final
+class GetTimeBoundsResponse(_message.Message):
+    """When an entry came into the witnessed history, over all cosignatures that the ledger holds. All fields are
+    set by the server: verify each note and its proof, and derive the two times from their cosignatures.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTER_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_FIELD_NUMBER: _builtins.int
+    COMPARABLE_FIELD_NUMBER: _builtins.int
+    NO_WITNESS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    register: _builtins.str
+    """The register asked for."""
+    index: _builtins.int
+    """Zero-based index of the entry."""
+    not_before: _builtins.int
+    """POSIX seconds before which it was not in the witnessed history; unset where no quorum bounds it."""
+    not_after: _builtins.int
+    """POSIX seconds by which it was in the witnessed history; unset where no quorum bounds it."""
+    comparable: _builtins.bool
+    """Whether the two may be compared: any two quorums of the ledger's witness policy share a witness."""
+    no_witness: _builtins.bool
+    """True when the ledger has no witnesses: nothing proves a time."""
+    size: _builtins.int
+    """Number of entries in the tree to which the notes are proved."""
+    checkpoint: _builtins.bytes
+    """The signed or sealed checkpoint of exactly that size."""
+    leaf_hash: _builtins.bytes
+    """SHA-256(0x00 || entry), 32 raw bytes."""
+    @_builtins.property
+    def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Proof that the entry stands in that tree."""
+
+    @_builtins.property
+    def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvedNote]:
+        """The notes that prove `not_before`: of at most `index` entries."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvedNote]:
+        """The notes that prove `not_after`: of more than `index` entries."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is odd about the ledger's own `accepted_at` beside these bounds, in plain English."""
+
+    def __init__(
+        self,
+        *,
+        register: _builtins.str = ...,
+        index: _builtins.int = ...,
+        not_before: _builtins.int | None = ...,
+        not_after: _builtins.int | None = ...,
+        comparable: _builtins.bool = ...,
+        no_witness: _builtins.bool = ...,
+        size: _builtins.int = ...,
+        checkpoint: _builtins.bytes = ...,
+        inclusion: _abc.Iterable[_builtins.bytes] | None = ...,
+        leaf_hash: _builtins.bytes = ...,
+        before: _abc.Iterable[Global___ProvedNote] | None = ...,
+        after: _abc.Iterable[Global___ProvedNote] | None = ...,
+        findings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_not_after", b"_not_after", "_not_before", b"_not_before", "not_after", b"not_after", "not_before", b"not_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_not_after", b"_not_after", "_not_before", b"_not_before", "after", b"after", "before", b"before", "checkpoint", b"checkpoint", "comparable", b"comparable", "findings", b"findings", "inclusion", b"inclusion", "index", b"index", "leaf_hash", b"leaf_hash", "no_witness", b"no_witness", "not_after", b"not_after", "not_before", b"not_before", "register", b"register", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__not_after: _TypeAlias = _typing.Literal["not_after"]  # noqa: Y015
+    _WhichOneofArgType__not_after: _TypeAlias = _typing.Literal["_not_after", b"_not_after"]  # noqa: Y015
+    _WhichOneofReturnType__not_before: _TypeAlias = _typing.Literal["not_before"]  # noqa: Y015
+    _WhichOneofArgType__not_before: _TypeAlias = _typing.Literal["_not_before", b"_not_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__not_after) -> _WhichOneofReturnType__not_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__not_before) -> _WhichOneofReturnType__not_before | None: ...
+
+Global___GetTimeBoundsResponse: _TypeAlias = GetTimeBoundsResponse  # noqa: Y015
+
+@_typing.final
+class ProvedNote(_message.Message):
+    """A checkpoint note, and the proof that it is of the same history. All fields are set by the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    note: _builtins.bytes
+    """The note, with the cosignatures that matter."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Consistency proof from the note's size to the response's `size`; empty where they are equal, or it is 0."""
+
+    def __init__(
+        self,
+        *,
+        note: _builtins.bytes = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProvedNote: _TypeAlias = ProvedNote  # noqa: Y015
 
 @_typing.final
 class GetInclusionProofRequest(_message.Message):
@@ -580,8 +748,8 @@ class WatchCheckpointsRequest(_message.Message):
     register: _builtins.str
     """The register. Set by the client."""
     kind: Global___CheckpointKind.ValueType
-    """Which checkpoints are meant. Where the ledger has no witnesses, CHECKPOINT_KIND_SEALED is answered
-    UNIMPLEMENTED, NOT_YET_AVAILABLE: the stream would stay empty. Set by the client.
+    """Which checkpoints are meant: sealed ones unless the ledger has no witnesses. There CHECKPOINT_KIND_SEALED
+    is answered UNIMPLEMENTED, NOT_YET_AVAILABLE: the stream would stay empty. Set by the client.
     """
     after_size: _builtins.int
     """Only checkpoints of more entries than this. To resume, the last size seen; 0 starts with the latest

@@ -48,6 +48,11 @@ class AuditServiceStub:
                 request_serializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.GetTimeBounds = channel.unary_unary(
+                '/daybook.audit.v1.AuditService/GetTimeBounds',
+                request_serializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsRequest.SerializeToString,
+                response_deserializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsResponse.FromString,
+                _registered_method=True)
         self.GetInclusionProof = channel.unary_unary(
                 '/daybook.audit.v1.AuditService/GetInclusionProof',
                 request_serializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofRequest.SerializeToString,
@@ -106,6 +111,13 @@ class AuditServiceServicer:
 
     def GetCheckpoint(self, request, context):
         """Returns a register's checkpoint: the latest, or as it was at a size or a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTimeBounds(self, request, context):
+        """States when an entry came into the witnessed history, with the notes that prove it (formats.md, 15).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +193,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
                     response_serializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetTimeBounds': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTimeBounds,
+                    request_deserializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsRequest.FromString,
+                    response_serializer=daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsResponse.SerializeToString,
             ),
             'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInclusionProof,
@@ -281,6 +298,33 @@ class AuditService:
             '/daybook.audit.v1.AuditService/GetCheckpoint',
             daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
             daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTimeBounds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daybook.audit.v1.AuditService/GetTimeBounds',
+            daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsRequest.SerializeToString,
+            daybook_dot_audit_dot_v1_dot_audit__service__pb2.GetTimeBoundsResponse.FromString,
             options,
             channel_credentials,
             insecure,

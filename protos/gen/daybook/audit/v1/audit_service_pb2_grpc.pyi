@@ -43,6 +43,8 @@ class AuditServiceStub:
     """Lists the registers that the governing register has opened, in byte order of their names."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
     """Returns a register's checkpoint: the latest, or as it was at a size or a time."""
+    GetTimeBounds: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetTimeBoundsRequest, _audit_service_pb2.GetTimeBoundsResponse]
+    """States when an entry came into the witnessed history, with the notes that prove it (formats.md, 15)."""
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetInclusionProofRequest, _audit_service_pb2.GetInclusionProofResponse]
     """Proves that one entry stands in a tree (RFC 6962, section 2.1.1)."""
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]
@@ -77,6 +79,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists the registers that the governing register has opened, in byte order of their names."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Returns a register's checkpoint: the latest, or as it was at a size or a time."""
+    GetTimeBounds: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetTimeBoundsRequest, _audit_service_pb2.GetTimeBoundsResponse]  # type: ignore[assignment]
+    """States when an entry came into the witnessed history, with the notes that prove it (formats.md, 15)."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetInclusionProofRequest, _audit_service_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
     """Proves that one entry stands in a tree (RFC 6962, section 2.1.1)."""
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
@@ -120,6 +124,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetCheckpointResponse]]:
         """Returns a register's checkpoint: the latest, or as it was at a size or a time."""
+
+    @_abc_1.abstractmethod
+    def GetTimeBounds(
+        self,
+        request: _audit_service_pb2.GetTimeBoundsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetTimeBoundsResponse, _abc.Awaitable[_audit_service_pb2.GetTimeBoundsResponse]]:
+        """States when an entry came into the witnessed history, with the notes that prove it (formats.md, 15)."""
 
     @_abc_1.abstractmethod
     def GetInclusionProof(

@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daybook/submission/v1/submission.proto\x12\x15\x64\x61ybook.submission.v1\"+\n\tSignature\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"g\n\x10SignedSubmission\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x0f\n\x07records\x18\x02 \x03(\x0c\x12\x34\n\nsignatures\x18\x03 \x03(\x0b\x32 .daybook.submission.v1.Signature\"\xdc\x02\n\x0f\x41\x63knowledgement\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.daybook.submission.v1.State\x12\x0c\n\x04note\x18\x03 \x01(\x0c\x12\x31\n\x08\x65nvelope\x18\x04 \x01(\x0b\x32\x1f.daybook.submission.v1.Envelope\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\x12\x36\n\x0brange_proof\x18\x07 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x33\n\trejection\x18\x08 \x01(\x0b\x32 .daybook.submission.v1.Rejection\x12\x1a\n\x12\x61lready_registered\x18\t \x01(\x08\x12\x12\n\nno_witness\x18\n \x01(\x08\"J\n\x08\x45nvelope\x12\x13\n\x0b\x61\x63\x63\x65pted_at\x18\x01 \x01(\t\x12\x11\n\tsubmitter\x18\x02 \x01(\t\x12\x16\n\x0egoverning_size\x18\x03 \x01(\x04\"H\n\nRangeProof\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"m\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x16\n\x0e\x65xisting_index\x18\x04 \x01(\x04\x12\x17\n\x0f\x65xisting_sha256\x18\x05 \x01(\x0c\"3\n\rRecordVersion\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04*\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ACCEPTED\x10\x01\x12\x13\n\x0fSTATE_SEQUENCED\x10\x02\x12\x10\n\x0cSTATE_SEALED\x10\x03\x12\x12\n\x0eSTATE_ANCHORED\x10\x04\x12\x12\n\x0eSTATE_REJECTED\x10\x05*g\n\x07WaitFor\x12\x18\n\x14WAIT_FOR_UNSPECIFIED\x10\x00\x12\x15\n\x11WAIT_FOR_ACCEPTED\x10\x01\x12\x16\n\x12WAIT_FOR_SEQUENCED\x10\x02\x12\x13\n\x0fWAIT_FOR_SEALED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daybook/submission/v1/submission.proto\x12\x15\x64\x61ybook.submission.v1\"+\n\tSignature\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"g\n\x10SignedSubmission\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x0f\n\x07records\x18\x02 \x03(\x0c\x12\x34\n\nsignatures\x18\x03 \x03(\x0b\x32 .daybook.submission.v1.Signature\"\x90\x03\n\x0f\x41\x63knowledgement\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.daybook.submission.v1.State\x12\x0c\n\x04note\x18\x03 \x01(\x0c\x12\x31\n\x08\x65nvelope\x18\x04 \x01(\x0b\x32\x1f.daybook.submission.v1.Envelope\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\x12\x36\n\x0brange_proof\x18\x07 \x01(\x0b\x32!.daybook.submission.v1.RangeProof\x12\x33\n\trejection\x18\x08 \x01(\x0b\x32 .daybook.submission.v1.Rejection\x12\x1a\n\x12\x61lready_registered\x18\t \x01(\x08\x12\x12\n\nno_witness\x18\n \x01(\x08\x12\x12\n\nnot_before\x18\x0b \x01(\x0c\x12\x1e\n\x16not_before_consistency\x18\x0c \x03(\x0c\"J\n\x08\x45nvelope\x12\x13\n\x0b\x61\x63\x63\x65pted_at\x18\x01 \x01(\t\x12\x11\n\tsubmitter\x18\x02 \x01(\t\x12\x16\n\x0egoverning_size\x18\x03 \x01(\x04\"H\n\nRangeProof\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06hashes\x18\x04 \x03(\x0c\"m\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x16\n\x0e\x65xisting_index\x18\x04 \x01(\x04\x12\x17\n\x0f\x65xisting_sha256\x18\x05 \x01(\x0c\"3\n\rRecordVersion\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04*\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ACCEPTED\x10\x01\x12\x13\n\x0fSTATE_SEQUENCED\x10\x02\x12\x10\n\x0cSTATE_SEALED\x10\x03\x12\x12\n\x0eSTATE_ANCHORED\x10\x04\x12\x12\n\x0eSTATE_REJECTED\x10\x05*g\n\x07WaitFor\x12\x18\n\x14WAIT_FOR_UNSPECIFIED\x10\x00\x12\x15\n\x11WAIT_FOR_ACCEPTED\x10\x01\x12\x16\n\x12WAIT_FOR_SEQUENCED\x10\x02\x12\x13\n\x0fWAIT_FOR_SEALED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'daybook.submission.v1.submission_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=881
-  _globals['_STATE']._serialized_end=1010
-  _globals['_WAITFOR']._serialized_start=1012
-  _globals['_WAITFOR']._serialized_end=1115
+  _globals['_STATE']._serialized_start=933
+  _globals['_STATE']._serialized_end=1062
+  _globals['_WAITFOR']._serialized_start=1064
+  _globals['_WAITFOR']._serialized_end=1167
   _globals['_SIGNATURE']._serialized_start=65
   _globals['_SIGNATURE']._serialized_end=108
   _globals['_SIGNEDSUBMISSION']._serialized_start=110
   _globals['_SIGNEDSUBMISSION']._serialized_end=213
   _globals['_ACKNOWLEDGEMENT']._serialized_start=216
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=564
-  _globals['_ENVELOPE']._serialized_start=566
-  _globals['_ENVELOPE']._serialized_end=640
-  _globals['_RANGEPROOF']._serialized_start=642
-  _globals['_RANGEPROOF']._serialized_end=714
-  _globals['_REJECTION']._serialized_start=716
-  _globals['_REJECTION']._serialized_end=825
-  _globals['_RECORDVERSION']._serialized_start=827
-  _globals['_RECORDVERSION']._serialized_end=878
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=616
+  _globals['_ENVELOPE']._serialized_start=618
+  _globals['_ENVELOPE']._serialized_end=692
+  _globals['_RANGEPROOF']._serialized_start=694
+  _globals['_RANGEPROOF']._serialized_end=766
+  _globals['_REJECTION']._serialized_start=768
+  _globals['_REJECTION']._serialized_end=877
+  _globals['_RECORDVERSION']._serialized_start=879
+  _globals['_RECORDVERSION']._serialized_end=930
 # @@protoc_insertion_point(module_scope)

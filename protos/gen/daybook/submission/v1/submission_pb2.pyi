@@ -184,6 +184,8 @@ class Acknowledgement(_message.Message):
     REJECTION_FIELD_NUMBER: _builtins.int
     ALREADY_REGISTERED_FIELD_NUMBER: _builtins.int
     NO_WITNESS_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_CONSISTENCY_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """SHA-256 of the submission's body, 64 lowercase hex digits. Covers neither key nor signature."""
     state: Global___State.ValueType
@@ -200,6 +202,10 @@ class Acknowledgement(_message.Message):
     """True when this very submission was known already: nothing was added, and this is its answer."""
     no_witness: _builtins.bool
     """True when the ledger has no witnesses, so that SEALED cannot be reached."""
+    not_before: _builtins.bytes
+    """The latest sealed checkpoint note that does not cover the entries yet, verbatim: it proves not before
+    when they came in (formats.md, section 15). Only from SEALED, and empty where there is none.
+    """
     @_builtins.property
     def envelope(self) -> Global___Envelope:
         """What the client needs to build its own entries and compare their hashes. Provisional while
@@ -214,6 +220,10 @@ class Acknowledgement(_message.Message):
     def rejection(self) -> Global___Rejection:
         """Why the submission was refused after acceptance, and where that is recorded. Only when REJECTED."""
 
+    @_builtins.property
+    def not_before_consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Consistency proof from `not_before` to `checkpoint`; empty where the former has size 0."""
+
     def __init__(
         self,
         *,
@@ -227,10 +237,12 @@ class Acknowledgement(_message.Message):
         rejection: Global___Rejection | None = ...,
         already_registered: _builtins.bool = ...,
         no_witness: _builtins.bool = ...,
+        not_before: _builtins.bytes = ...,
+        not_before_consistency: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "range_proof", b"range_proof", "rejection", b"rejection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_registered", b"already_registered", "checkpoint", b"checkpoint", "envelope", b"envelope", "first_index", b"first_index", "no_witness", b"no_witness", "note", b"note", "range_proof", b"range_proof", "rejection", b"rejection", "state", b"state", "submission_id", b"submission_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_registered", b"already_registered", "checkpoint", b"checkpoint", "envelope", b"envelope", "first_index", b"first_index", "no_witness", b"no_witness", "not_before", b"not_before", "not_before_consistency", b"not_before_consistency", "note", b"note", "range_proof", b"range_proof", "rejection", b"rejection", "state", b"state", "submission_id", b"submission_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,98 @@
+"""How far a submission has come, and the wait for its seal: from an accepted submission to its answer.
+
+The wait is bounded by the caller's deadline, and pending is an answer: when time runs out, the state that was
+reached is returned (formats.md, section 19).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.hashing import Hash
+from ledger.ledger import Ledger
+from ledger.receipt_file import NotBefore
+from ledger.sealing import SealedCheckpoint
+from services.published import Published
+from services.receipts import ReceiptBuilder
+from services.submissions import Accepted
+
+LONGEST_WAIT: Final = 30.0
+"""Seconds of the longest wait for a seal, whatever the deadline."""
+
+_MARGIN: Final = 0.1
+"""Share of the time left that is kept for the answer to travel; at least 20 ms, and at most 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A submission under a checkpoint: signed, or `sealed`; `anchored` where its receipts are.
+
+    `note` covers the run, `range_proof` is at its `size`; `not_before` is the latest sealed note that does not
+    cover it. `no_witness` tells that nothing can be sealed.
+    """
+
+    accepted: Accepted
+    size: int
+    note: bytes
+    range_proof: tuple[Hash, ...]
+    sealed: bool
+    anchored: bool
+    no_witness: bool
+    not_before: NotBefore | None = None
+
+
+class Waiter:
+    """Waits for seals, and says what was reached. Only for the event loop's thread."""
+
+    def __init__(self, ledger: Ledger, published: Published, receipts: ReceiptBuilder) -> None:
+        self._ledger = ledger
+        self._published = published
+        self._receipts = receipts
+
+    async def sealed(self, accepted: Accepted, left: float | None) -> Reached:
+        """Wait until a submission is sealed, for at most most of `left` seconds; None for no deadline."""
+        seconds = LONGEST_WAIT
+        if left is not None:
+            seconds = min(seconds, left - min(1.0, max(0.02, left * _MARGIN)))
+        register, end = accepted.register, accepted.run.first + accepted.run.count
+        if self._published.policy is not None and seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._published.until_sealed(register, end)
+            except TimeoutError:
+                pass  # pending is an answer
+        return self.now(accepted)
+
+    def now(self, accepted: Accepted) -> Reached:
+        """Return what a submission has reached at this moment."""
+        no_witness = self._published.policy is None
+        register, run, signed = accepted.register, accepted.run, accepted.checkpoint
+        sealed = self._covering(accepted)
+        if sealed is None:
+            return Reached(accepted, signed.size, signed.note, accepted.range_proof, False, False, no_witness)
+        proof = accepted.range_proof
+        if sealed.size != signed.size:
+            reader = self._ledger.reader(register)
+            proof = reader.range_proof(run.first, run.first + run.count, sealed.size)
+        return Reached(
+            accepted,
+            sealed.size,
+            sealed.note,
+            proof,
+            sealed=True,
+            anchored=accepted.known and self._receipts.is_anchored(register, run.first),
+            no_witness=no_witness,
+            not_before=self._receipts.not_before(register, run.first, sealed.size),
+        )
+
+    def _covering(self, accepted: Accepted) -> SealedCheckpoint | None:
+        """Return the first sealed checkpoint that covers a submission, as far as that is cheap to know."""
+        register = accepted.register
+        latest = self._published.sealed(register)
+        end = accepted.run.first + accepted.run.count
+        if latest is None or latest.size < end:
+            return None
+        reader = self._published.sealed_reader
+        return reader.first_covering(register, end - 1) if reader and accepted.known else latest

@@ -1,0 +1,108 @@
+"""Puts cosigning together for one open ledger, and for as long as a block runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ledger.governing import GOVERNING
+from ledger.ledger import Ledger
+from services.asking import new_session
+from services.cosigning import Cosigner, Observer, unsealed
+from services.ledger_files import DirectoryError
+from services.published import Published
+from services.settings import WitnessSettings
+from services.submissions import Sequencer
+
+CONFIRM_SECONDS: Final = 15.0
+"""Seconds for which a command that does one thing waits for the witnesses to confirm the stored heads."""
+
+SETTLE_SECONDS: Final = 3.0
+"""Seconds for which a process that ends waits for its last checkpoints to be sealed."""
+
+
+class WitnessesAwayError(DirectoryError):
+    """No quorum of witnesses has answered, so nothing may be signed."""
+
+
+@asynccontextmanager
+async def cosigning(
+    ledger: Ledger,
+    published: Published,
+    sequencer: Sequencer,
+    settings: WitnessSettings,
+    observer: Observer,
+    clock: Callable[[], float],
+    declared: Callable[[str], int | None],
+) -> AsyncIterator[Cosigner]:
+    """Yield a cosigner with its connections; its `run` is the caller's to start.
+
+    Raises OSError where the file of issuers cannot be read.
+    """
+    issuers = await asyncio.to_thread(_issuers, settings.witness_ca)
+    async with new_session(timeout=settings.witness_seconds, issuers=issuers) as session:
+        yield Cosigner(
+            ledger,
+            published,
+            sequencer,
+            session,
+            settings.witness_refresh_seconds,
+            observer,
+            clock,
+            declared,
+        )
+
+
+def _issuers(path: Path | None) -> ssl.SSLContext | None:
+    if path is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError as error:
+        raise OSError(f"{path} holds no PEM certificates: {error.reason or error}") from error
+
+
+async def until_confirmed(sequencer: Sequencer, published: Published, running: asyncio.Task[None]) -> None:
+    """Wait until the governing register may grow.
+
+    Raises WitnessesAwayError after 15 s, or whatever ends `running`, the cosigner's task.
+    """
+    deadline = asyncio.get_running_loop().time() + CONFIRM_SECONDS
+    while GOVERNING in published.registers() and not sequencer.is_confirmed(GOVERNING):
+        await asyncio.wait({running}, timeout=0.02)
+        if running.done():
+            running.result()
+        if asyncio.get_running_loop().time() > deadline:
+            raise WitnessesAwayError(
+                "no quorum of witnesses has confirmed that this is the ledger's latest state, so nothing may "
+                "be signed; are they running, and do they know this ledger?"
+            )
+
+
+async def until_all_sealed(published: Published, seconds: float) -> bool:
+    """Wait until every latest checkpoint is sealed, for at most `seconds`; tell whether they are."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while any(unsealed(published)):
+                changed = published.changed()
+                if not any(unsealed(published)):
+                    break
+                await changed.wait()
+    return not any(unsealed(published))
+
+
+class Silent:
+    """An observer that takes note of nothing: for commands that do one thing."""
+
+    def answered(self, witness: str, answer: str) -> None:
+        """Take no note."""
+
+    def kept(self, register: str, size: int, lines: object) -> None:
+        """Take no note."""
+
+    def sealed(self, seconds: float) -> None:
+        """Take no note."""
