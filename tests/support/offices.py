@@ -104,6 +104,8 @@ def make_offices(root: Path) -> Offices:
 
 
 async def _fill(opened: Embedded) -> None:
+    # There is no witness who could know of more.
+    opened.sequencer.confirm(opened.published.registers())
     running = asyncio.create_task(opened.sequencer.run())
     try:
         for size in SIZES:
