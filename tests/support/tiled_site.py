@@ -104,9 +104,11 @@ class TiledSite:
         self._server.server_close()
 
     def put(self, register: str, entries: Sequence[bytes], note: bytes) -> None:
-        """Serve a register of these entries, with the tiles that they make, whatever the note says of them."""
+        """Serve a register of these entries, with the tiles that they make, whatever the note says of them.
+
+        Narrower tiles that were served before stay (specs/tiles.md, section 5).
+        """
         prefix = f"/logs/{register}"
-        self.files = {path: data for path, data in self.files.items() if not path.startswith(f"{prefix}/")}
         self.files[f"{prefix}/checkpoint"] = note
         grown = extend(EMPTY, [leaf_hash(entry) for entry in entries])
         for tile in implied(len(entries)):
