@@ -98,7 +98,8 @@ class SealedReader:
     def sealed(self, stored: StoredNote, lines: Iterable[SignatureLine]) -> SealedCheckpoint:
         """Return the checkpoint of a note that the log signed, with these lines."""
         text, signed = split_note(stored.note)
-        known = [line for line in lines if line.by in self._names]
+        by = {line.by: line for line in lines}
+        known = [by[witness] for witness in self._names if witness in by]
         note = format_note(text, [*signed, *known])
         return SealedCheckpoint(Checkpoint.parse(text), note, self.cosignatures(stored.size, known))
 

@@ -41,6 +41,9 @@ FIRST_DELAY: Final = 0.25
 LAST_DELAY: Final = 30.0
 """Seconds after which a witness that keeps failing is asked again."""
 
+NOT_ASKED: Final = "not asked yet"
+"""The trouble with a witness before its first answer."""
+
 _log = structlog.get_logger()
 
 
@@ -66,7 +69,7 @@ class Standing:
 
     name: str
     key: str
-    trouble: str | None = "not asked yet"
+    trouble: str | None = NOT_ASKED
     cosigned_at: int | None = None
 
 
@@ -383,7 +386,7 @@ class _Follower:
         delay = self._delays[witness.name]
         self._cosigner.observer.answered(witness.name, type(outcome).__name__.lower())
         if isinstance(outcome, Granted):
-            if standing.trouble is not None:
+            if standing.trouble not in (None, NOT_ASKED):
                 _log.info("witness cosigns", witness=witness.name)
             standing.trouble, standing.cosigned_at = None, outcome.time
             delay.failures, delay.until = 0, 0.0

@@ -211,6 +211,7 @@ class _Run:
     pending: int = 0
     indices: list[int] = field(default_factory=list)
     size: int = 0
+    witnesses: set[str] = field(default_factory=set)
     failure: CommandError | None = None
     interrupted: bool = False
 
@@ -287,6 +288,7 @@ class _Run:
         match outcome.answer:
             case Registered() as answer:
                 self.size = max(self.size, answer.checkpoint.size)
+                self.witnesses.update(answer.witnesses if answer.sealed else ())
             case Promised() as answer:
                 self.pending += len(outcome.items)
                 name = answer.submission.submission_id
@@ -355,6 +357,7 @@ class _Run:
             "last_index": max(self.indices, default=None),
             "size": self.size or None,
             "witnessed": self.policy.quorum.root is not None,
+            "witnesses": sorted(self.witnesses),
             "receipts": str(self.folder.folder),
         }
 
@@ -367,6 +370,8 @@ class _Run:
             yield f"{counted(self.skipped)} passed over: the receipts are here, and verify."
         if self.policy.quorum.root is None:
             yield "Not witnessed: the policy asks for no witness."
+        elif self.witnesses:
+            yield f"Sealed: the quorum of witnesses is met, by {', '.join(sorted(self.witnesses))}."
         yield f"Receipts: {self.folder.folder}"
 
 

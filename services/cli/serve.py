@@ -11,6 +11,7 @@ import structlog
 import typer
 import uvloop
 
+from ledger.witnessing import Policy
 from services.cli.reporting import JsonOption, expected_failures
 from services.compose import Embedded, embedded
 from services.ledger_files import LedgerDirectory
@@ -70,11 +71,20 @@ async def _serve(opened: Embedded, settings: ServeSettings, as_json: bool) -> No
             line = json.dumps({"ready": True, "origin": origin, "grpc": addresses.grpc, "http": addresses.http})
         else:
             line = f"daybook ready origin={origin} grpc={addresses.grpc} http={addresses.http}"
-        typer.echo(f"daybook: {NO_WITNESS}", err=True)
+        policy = opened.published.policy
+        typer.echo(f"daybook: {NO_WITNESS if policy is None else _witnesses(policy)}", err=True)
         typer.echo(line)
         sys.stdout.flush()
 
     await serve(opened, settings, ready, stop)
+
+
+def _witnesses(policy: Policy) -> str:
+    names = ", ".join(witness.name for witness in policy.witnesses)
+    return (
+        f"witnesses {names}; sealed when {policy.quorum.root} holds. A register grows once they have confirmed "
+        "that they know no longer and no other history of it"
+    )
 
 
 def _configure_logs() -> None:

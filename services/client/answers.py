@@ -20,9 +20,9 @@ from ledger.entries import Acceptance, Submission, form_entries, parse_entry
 from ledger.errors import MalformedError, ProofError, VerificationError
 from ledger.hashing import HASH_SIZE, Hash, leaf_hash
 from ledger.notes import VerifierKey
-from ledger.proofs import VerifiedRange, verify_range
-from ledger.receipt_file import FIRST_LINE, KeyEvidence
-from ledger.tlog_proofs import HEADER
+from ledger.proofs import VerifiedRange, verify_consistency, verify_range
+from ledger.receipt_file import FIRST_LINE, KeyEvidence, NotBefore
+from ledger.tlog_proofs import HEADER, hash_lines
 from ledger.witnessing import Policy
 from services.client.signing import SignedSubmission
 
@@ -61,9 +61,11 @@ class Registered:
     """The records stand in the register, proved under the policy. Made by `AnswerVerifier` only.
 
     `entries` are the final bytes, at consecutive indices from `first_index`, in the tree of `checkpoint`,
-    whose note is `checkpoint_note`. `sealed` is False only where the policy asks for no witness. `known`
+    whose note is `checkpoint_note`. `sealed` is False only where the policy asks for no witness; `witnesses`
+    are the names, in the policy, of those who have cosigned. `known`
     tells that this very submission was registered before. `key` shows whose the signing key is, None where
-    the ledger did not show it: the department is then only claimed.
+    the ledger did not show it: the department is then only claimed. `not_before` is a sealed checkpoint that
+    does not cover the records yet, None where the ledger showed none: no earliest time is proved then.
     """
 
     submission: SignedSubmission
@@ -74,9 +76,11 @@ class Registered:
     checkpoint: Checkpoint
     checkpoint_note: bytes
     sealed: bool
+    witnesses: tuple[str, ...]
     known: bool
     _range: VerifiedRange = field(repr=False)
     key: KeyEvidence | None = None
+    not_before: NotBefore | None = None
 
     @property
     def first_index(self) -> int:
@@ -95,14 +99,14 @@ class Registered:
         if not 0 <= position < len(self.entries):
             raise IndexError(position)
         path = b"".join(self._range.path(self.first_index + position))
-        return self._receipt(position, path, self._key_sections())
+        return self._receipt(position, path, self._shared_sections())
 
     def receipts(self) -> list[bytes]:
         """Return the receipt files of all records, in order: cheaper than one at a time."""
-        sections = self._key_sections()
+        sections = self._shared_sections()
         return [self._receipt(position, path, sections) for position, path in enumerate(self._range.paths())]
 
-    def _receipt(self, position: int, path: bytes, key_sections: bytes) -> bytes:
+    def _receipt(self, position: int, path: bytes, shared: bytes) -> bytes:
         # Joined here rather than through receipt_file.Receipt, which a test holds it equal to: this runs once
         # for every record.
         entry = self.entries[position]
@@ -117,14 +121,18 @@ class Registered:
             head,
             hashes,
             note,
-            key_sections,
+            shared,
         )
 
-    def _key_sections(self) -> bytes:
-        if self.key is None:
-            return b""
-        entry, proof = self.key.entry, self.key.proof.text()
-        return b"key-entry %d\n%b\nkey-proof %d\n%b\n" % (len(entry), entry, len(proof), proof)
+    def _shared_sections(self) -> bytes:
+        """Return the sections behind the proof: those that every record of the submission has alike."""
+        sections: list[tuple[bytes, bytes]] = []
+        if self.not_before is not None:
+            sections.append((b"not-before", self.not_before.note))
+            sections.append((b"not-before-consistency", hash_lines(self.not_before.consistency)))
+        if self.key is not None:
+            sections += ((b"key-entry", self.key.entry), (b"key-proof", self.key.proof.text()))
+        return b"".join(b"%b %d\n%b\n" % (name, len(body), body) for name, body in sections if body)
 
 
 Answer: TypeAlias = Registered | Promised | Rejected
@@ -132,9 +140,10 @@ Answer: TypeAlias = Registered | Promised | Rejected
 
 @dataclass(frozen=True, slots=True)
 class _Sequenced:
-    """A checkpoint that the log has signed, and how far it satisfies the policy."""
+    """A checkpoint that the log has signed, who has cosigned it, and how far it satisfies the policy."""
 
     checkpoint: Checkpoint
+    witnesses: tuple[str, ...]
     sealed: bool
     satisfies: bool
 
@@ -149,6 +158,7 @@ class AnswerVerifier:
         self._witnesses = tuple(witness.key for witness in policy.witnesses)
         self._key = acknowledgement_key
         self._opened: dict[bytes, _Sequenced] = {}
+        self._before: dict[tuple[bytes, bytes, tuple[bytes, ...]], tuple[int, NotBefore | None]] = {}
 
     def verify(
         self, submission: SignedSubmission, answer: submission_pb2.Acknowledgement
@@ -212,9 +222,37 @@ class AnswerVerifier:
             checkpoint,
             answer.checkpoint,
             sequenced.sealed,
+            sequenced.witnesses,
             answer.already_registered,
             verified,
+            not_before=self._not_before(answer, sequenced),
         )
+
+    def _not_before(self, answer: submission_pb2.Acknowledgement, sequenced: _Sequenced) -> NotBefore | None:
+        """Verify the earlier checkpoint that an answer shows; None where that one is not sealed for us."""
+        if not answer.not_before:
+            return None
+        asked = (answer.not_before, answer.checkpoint, tuple(answer.not_before_consistency))
+        if asked not in self._before:
+            if len(self._before) >= _MOST_NOTES:
+                del self._before[next(iter(self._before))]
+            self._before[asked] = self._verified_before(*asked, sequenced.checkpoint)
+        size, not_before = self._before[asked]
+        if size > answer.first_index:
+            raise VerificationError(f"the not-before checkpoint, of size {size}, covers the records")
+        return not_before
+
+    def _verified_before(
+        self, note: bytes, _covering: bytes, hashes: tuple[bytes, ...], later: Checkpoint
+    ) -> tuple[int, NotBefore | None]:
+        earlier = self._open(note)
+        proof = tuple(_hashes(hashes))
+        if earlier.checkpoint.size:
+            roots = earlier.checkpoint.root, later.root
+            verify_consistency(earlier.checkpoint.size, later.size, *roots, proof)
+        elif proof:
+            raise ProofError("nothing to prove from size 0, yet there is a proof")
+        return earlier.checkpoint.size, NotBefore(note, proof) if earlier.satisfies else None
 
     def _open(self, note: bytes) -> _Sequenced:
         known = self._opened.get(note)
@@ -222,7 +260,8 @@ class AnswerVerifier:
             return known
         opened = open_checkpoint(note, self._origin, self._log, self._witnesses)
         sealed = self._policy.is_sealed(opened)
-        result = _Sequenced(opened.checkpoint, sealed, sealed or self._policy.quorum.root is None)
+        witnesses = tuple(each.witness for each in self._policy.cosignatures(opened))
+        result = _Sequenced(opened.checkpoint, witnesses, sealed, sealed or self._policy.quorum.root is None)
         if len(self._opened) >= _MOST_NOTES:
             del self._opened[next(iter(self._opened))]
         self._opened[note] = result
