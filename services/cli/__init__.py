@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "verify": "Verify a receipt, offline.",
     "witness": "Run a witness: an independent service that cosigns the checkpoints of ledgers.",
     "monitor": "Follow a ledger from outside: read everything, compare, keep evidence.",
+    "sealing": "Say whether checkpoints are sealed by witnesses, and by whom.",
     "fsck": "Derive everything in a ledger's directory again, and compare.",
     "export": "Write the event log of a ledger into one file.",
     "import": "Catch up after a restore from an export, or make a copy to read.",

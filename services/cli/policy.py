@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,17 +15,21 @@ from urllib.parse import urlsplit
 import typer
 
 from ledger.errors import MalformedError
-from ledger.notes import VerifierKey
+from ledger.ledger import Ledger
+from ledger.notes import COSIGNATURE_V1, VerifierKey
+from ledger.stores.sqlite import SqliteStore
 from ledger.values import is_register
-from ledger.witnessing import Log, Policy, Quorum
+from ledger.witnessing import Group, Log, Policy, Quorum, Witness
 from services.cli.policy_files import read_policy
 from services.cli.reporting import JsonOption, UnreachableError, UsageError, expected_failures, report
 from services.ledger_files import LedgerDirectory, public_path, read_public_key
+from services.witness_policy import PolicyInForce
 
 SHOW: Final = "show"
 """The word that makes the command tell instead of make."""
 
 _GOVERNING: Final = "/governing"
+_GROUP: Final = "quorum-of-witnesses"
 _MAX_REGISTERS: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = 10.0
 
@@ -41,19 +47,34 @@ def run(
         str | None,
         typer.Option(help="Name this register's own key, for other C2SP tools, instead of the ledger's."),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.pub=URL",
+            help="Ask this witness: its key, and the address that checkpoints are sent to. Repeat for several.",
+        ),
+    ] = None,
+    quorum: Annotated[
+        str, typer.Option(help="How many of the witnesses make a quorum: all, any, or a number.")
+    ] = "all",
     as_json: JsonOption = False,
 ) -> None:
     """Print the witness policy file that verifiers of a ledger hold; or say what such a file means.
 
-    The file holds the ledger's public key, and the witnesses that must have seen a checkpoint. A key that
-    comes over the network is the operator's word until you have compared its fingerprint with the operator
-    over another channel.
+    The file holds the ledger's public key, and the witnesses that must have seen a checkpoint: those that the
+    ledger's governance has published, if any. A policy that comes over the network is the operator's word
+    until you have compared its fingerprint with the operator, and the witnesses, over another channel.
+
+    With --witness it is a new policy, for `daybook govern DIR publish-policy`.
 
     Examples:  daybook policy ./ledger > policy
 
     daybook policy http://127.0.0.1:7071 > policy
 
     daybook policy show policy
+
+    daybook policy ./ledger --witness ico.pub=https://witness.ico.example --witness
+    tna.pub=https://witness.tna.example --quorum all > witnesses
     """
     with expected_failures(as_json=as_json):
         if source == SHOW:
@@ -62,12 +83,15 @@ def run(
         if file is not None:
             raise UsageError(f"{file} is one argument too many (did you mean: daybook policy show {file})")
         over_network = urlsplit(source).scheme in ("http", "https")
-        governing = _fetched(source) if over_network else _kept(Path(source))
-        policy = _policy(governing, register)
+        policy = _fetched(source) if over_network else _kept(Path(source))
+        if witness:
+            policy = _asking(policy, witness, quorum)
+        if register is not None:
+            policy = _of_register(policy, register)
         if over_network:
             typer.echo(
-                "WARNING: this key came from the ledger's own server. Before you trust it, compare its "
-                "fingerprint with the operator over another channel:\n"
+                "WARNING: this policy came from the ledger's own server. Before you trust it, compare its "
+                "fingerprint with the operator and the witnesses over another channel:\n"
                 f"  {policy.fingerprint}",
                 err=True,
             )
@@ -91,30 +115,69 @@ def _show(file: Path | None, *, as_json: bool) -> None:
     report(value, policy.description().splitlines(), as_json=as_json)
 
 
-def _policy(governing: VerifierKey, register: str | None) -> Policy:
+def _alone(governing: VerifierKey) -> Policy:
+    """Return the policy of a ledger without witnesses."""
     if not governing.name.endswith(_GOVERNING):
         raise UsageError(f"the key {governing.name} is not that of a governing register", "KEY_MALFORMED")
-    key = governing
-    if register is not None:
-        if not is_register(register):
-            raise UsageError(f"--register {register!r} is not department/office", "REGISTER_MALFORMED")
-        key = governing.renamed(f"{governing.name.removesuffix(_GOVERNING)}/{register}")
-    return Policy((Log(key),), (), Quorum((), (), None))
+    return Policy((Log(governing),), (), Quorum((), (), None))
 
 
-def _kept(directory: Path) -> VerifierKey:
+def _of_register(policy: Policy, register: str) -> Policy:
+    if not is_register(register):
+        raise UsageError(f"--register {register!r} is not department/office", "REGISTER_MALFORMED")
+    (log,) = policy.logs
+    key = log.key.renamed(f"{log.key.name.removesuffix(_GOVERNING)}/{register}")
+    return Policy((Log(key),), policy.witnesses, policy.quorum)
+
+
+def _asking(policy: Policy, witnesses: Sequence[str], quorum: str) -> Policy:
+    """Return the same ledger's policy with these witnesses, each ``FILE.pub=URL``, and this quorum."""
+    asked = []
+    for each in witnesses:
+        path, _, url = each.partition("=")
+        if urlsplit(url).scheme not in ("http", "https") or any(map(str.isspace, url)):
+            raise UsageError(
+                f"--witness {each!r} is not FILE.pub=URL with an http or https address", "URL_MALFORMED"
+            )
+        key = read_public_key(Path(path))
+        if key.type != COSIGNATURE_V1:
+            raise UsageError(
+                f"{path} holds no witness's key: `daybook witness keygen` makes one", "KEY_MALFORMED"
+            )
+        asked.append(Witness(key.name, key, url))
+    names = tuple(each.name for each in asked)
+    threshold = {"all": str(len(names)), "any": "1"}.get(quorum, quorum)
+    if not threshold.isascii() or not threshold.isdigit():
+        raise UsageError(f"--quorum {quorum!r} is not all, any or a number", "QUORUM_MALFORMED")
     try:
-        return read_public_key(public_path(LedgerDirectory(directory).log_key))
+        group = Group(_GROUP, int(threshold), names)
+        return Policy(policy.logs, tuple(asked), Quorum(names, (group,), _GROUP))
+    except MalformedError as error:
+        raise UsageError(f"These witnesses make no policy: {error}", "POLICY_MALFORMED") from error
+
+
+def _kept(root: Path) -> Policy:
+    directory = LedgerDirectory(root)
+    try:
+        alone = _alone(read_public_key(public_path(directory.log_key)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnreachableError(
-            f"{directory} is no ledger's directory (no keys/log.pub): name one, or a server's HTTP address as "
+            f"{root} is no ledger's directory (no keys/log.pub): name one, or a server's HTTP address as "
             "http://HOST:PORT; a policy file is told with: daybook policy show FILE",
             "UNREADABLE",
         ) from error
+    if not directory.store.exists():
+        return alone
+    store = SqliteStore(directory.store)
+    try:
+        ledger = Ledger.open(store, alone.logs[0].key.name.removesuffix(_GOVERNING))
+        return PolicyInForce(ledger, time.time)() or alone
+    finally:
+        store.close()
 
 
-def _fetched(url: str) -> VerifierKey:
-    """Fetch the governing vkey that a server states."""
+def _fetched(url: str) -> Policy:
+    """Fetch the policy that a server states: its governing vkey, and the witness policy in force."""
     address = f"{url.rstrip('/')}/registers.json"
     try:
         # The scheme is http or https: the caller has looked.
@@ -127,6 +190,11 @@ def _fetched(url: str) -> VerifierKey:
     try:
         stated = json.loads(body)
         vkeys = [each["vkey"] for each in stated["registers"] if each["name"] == "governing"]
-        return VerifierKey.parse(vkeys[0])
-    except (ValueError, KeyError, TypeError, IndexError, MalformedError) as error:
+        alone = _alone(VerifierKey.parse(vkeys[0]))
+        text = stated.get("witness_policy")
+        if text is None:
+            return alone
+        policy = Policy.parse(text.encode())
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, MalformedError) as error:
         raise UnreachableError(f"{address} does not name the ledger's key: {error!r}", "UNREADABLE") from error
+    return Policy(alone.logs, policy.witnesses, policy.quorum)
