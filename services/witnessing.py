@@ -13,7 +13,6 @@ from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from services.asking import new_session
 from services.cosigning import Cosigner, Observer, unsealed
-from services.ledger_files import DirectoryError
 from services.published import Published
 from services.settings import WitnessSettings
 from services.submissions import Sequencer
@@ -25,7 +24,7 @@ SETTLE_SECONDS: Final = 3.0
 """Seconds for which a process that ends waits for its last checkpoints to be sealed."""
 
 
-class WitnessesAwayError(DirectoryError):
+class WitnessesAwayError(ConnectionError):
     """No quorum of witnesses has answered, so nothing may be signed."""
 
 

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "govern": "Open registers, authorise and revoke keys: governance.",
     "policy": "Print the witness policy file that verifiers hold, or say what one means.",
     "register": "Sign records, register them, verify the answers, keep the receipts.",
+    "receipt": "Fetch one receipt anew, with all that the ledger can prove by now.",
     "verify": "Verify a receipt, offline.",
     "witness": "Run a witness: an independent service that cosigns the checkpoints of ledgers.",
     "monitor": "Follow a ledger from outside: read everything, compare, keep evidence.",
