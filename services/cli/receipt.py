@@ -68,7 +68,8 @@ def run(
                 "anchored": verified.anchored is not None,
             },
             [
-                f"{path} verifies: {_state(verified)}. See all of it with: daybook verify {path} --policy {policy}"
+                f"{path} verifies: {_state(verified)}.",
+                f"All that it proves: daybook verify {path} --policy {policy}",
             ],
             as_json=as_json,
         )
