@@ -14,7 +14,9 @@ import gzip
 import http.server
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -73,6 +75,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of callers who go away."""
+
+
 class TiledSite:
     """A server on a free port of 127.0.0.1, for as long as the context lasts."""
 
@@ -81,8 +90,7 @@ class TiledSite:
         self.answers: dict[str, Answer] = {}
         self.asked: list[str] = []
         self.ended = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         vars(self._server)["site"] = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
@@ -142,8 +150,13 @@ def silent(handler: Handler) -> None:
 
 def bomb(handler: Handler) -> None:
     """Answer with a little that unpacks to 256 MiB."""
-    packed = gzip.compress(b"\0" * (1 << 28), 9)
-    handler.reply(200, packed, Content_Encoding="gzip")
+    handler.reply(200, _packed_zeros(), Content_Encoding="gzip")
+
+
+@cache
+def _packed_zeros() -> bytes:
+    pack = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
+    return b"".join(pack.compress(bytes(1 << 20)) for _ in range(256)) + pack.flush()
 
 
 def zipped(data: bytes) -> Answer:
