@@ -15,6 +15,7 @@ from uuid import uuid4
 from ledger import base64, canonical
 from ledger.ed25519 import SecretKey
 from ledger.entries import ANONYMOUS, Signature
+from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
 from ledger.stores.sqlite import SqliteStore
@@ -29,6 +30,7 @@ from services.ledger_files import (
 )
 from services.published import Published
 from services.registrar import Registrar
+from services.restoring import PendingRestore, forget_pending, pending_restore
 from services.settings import witness_settings
 from services.signing import CheckpointSigner
 from services.submissions import Accepted, Sequencer
@@ -36,6 +38,8 @@ from services.witness_policy import PolicyInForce
 from services.witnessing import SETTLE_SECONDS, Silent, cosigning, until_all_sealed, until_confirmed
 
 _GOVERNING: Final = "/governing"
+_CONFIRMED: Final = 0.05
+"""Seconds between two looks whether witnesses have confirmed a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,17 @@ class Embedded:
     published: Published
     sequencer: Sequencer
     declared: DeclaredWitnesses
+    pending: PendingRestore
+
+    async def declare_restores(self) -> None:
+        """Write into the governing register what an import has recovered, once witnesses have confirmed it."""
+        if not self.pending.restored:
+            return
+        while not all(map(self.sequencer.is_confirmed, self.pending.restored)):
+            await asyncio.sleep(_CONFIRMED)
+        for record in self.pending.records(self.ledger.origin):
+            await self.sequencer.write(GOVERNING, record)
+        forget_pending(self.directory)
 
 
 @contextmanager
@@ -61,6 +76,7 @@ def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterat
     """
     directory.require_ledger()
     with WriterLock(directory):
+        pending = pending_restore(directory)
         log = read_secret_key(directory.log_key)
         acknowledger = read_secret_key(directory.acknowledgement_key)
         store = SqliteStore(directory.store)
@@ -77,7 +93,7 @@ def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterat
                 sequencer = Sequencer(ledger, published, signer, acknowledger, time.time)
                 sequencer.sign_heads()
                 declared = DeclaredWitnesses(directory.declared_witnesses)
-                yield Embedded(directory, ledger, published, sequencer, declared)
+                yield Embedded(directory, ledger, published, sequencer, declared, pending)
             finally:
                 signer.close()
         finally:
@@ -113,6 +129,7 @@ async def register_once(
         running = asyncio.create_task(sequencer.run())
         try:
             await until_confirmed(sequencer, published, following)
+            await opened.declare_restores()
             accepted = await Registrar(ledger, sequencer).register(body, records, signatures, ANONYMOUS)
             await until_all_sealed(published, SETTLE_SECONDS)
             return accepted

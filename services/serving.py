@@ -158,7 +158,7 @@ async def serve(
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
             sequencing = asyncio.create_task(sequencer.run())
             following = asyncio.create_task(cosigner.run())
-            anchoring = asyncio.create_task(anchorer.run())
+            anchoring = asyncio.create_task(_anchor(opened, anchorer))
             await _started(http, serving)
             host, _ = split_address(settings.grpc)
             http_host, http_port = http_socket.getsockname()[:2]
@@ -188,6 +188,12 @@ async def serve(
             http.should_exit = True
             await serving
             await _ended(sequencing, following, anchoring)
+
+
+async def _anchor(opened: Embedded, anchorer: Anchorer) -> None:
+    """Write what the ledger itself has to say, for ever: first what an import has recovered, then anchors."""
+    await opened.declare_restores()
+    await anchorer.run()
 
 
 async def _end_sealed(published: Published, anchorer: Anchorer) -> None:
