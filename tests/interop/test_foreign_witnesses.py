@@ -45,6 +45,10 @@ def register(name: str) -> GrowingLog:
     return GrowingLog(f"{LEDGER}/{name}", key(LEDGER))
 
 
+def _nothing(_logs: str) -> None:
+    """Learn nothing more."""
+
+
 @contextmanager
 def our_own(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]:
     """Run our own witness, as the others are run."""
@@ -52,7 +56,7 @@ def our_own(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]
     (folder / "logs").write_text(logs, encoding="utf-8")
     run("witness", "add-ledger", made.directory, "--log-list", folder / "logs")
     with witnessing(made.directory) as running:
-        yield ForeignWitness("daybook", made.key, running.url)
+        yield ForeignWitness("daybook", made.key, running.url, _nothing)
 
 
 @pytest.fixture(params=WITNESSES)

@@ -31,11 +31,15 @@ STARTUP: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ForeignWitness:
-    """A running witness: its name within policies, its key for cosignatures, and its submission prefix."""
+    """A running witness: its name within policies, its key for cosignatures, and its submission prefix.
+
+    `learn` gives it a log list that has more logs than the one before.
+    """
 
     name: str
     key: VerifierKey
     url: str
+    learn: Callable[[str], object]
 
     @property
     def witness(self) -> Witness:
@@ -59,33 +63,38 @@ def omniwitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitn
     """Run omniwitness of transparency-dev, which fetches the log list over HTTP; `folder` is empty or new."""
     key = _make_key(folder, "omniwitness.example/w")
     port = _unused_port()
+    shown = [logs]
     with (
-        _serving_text(logs) as list_url,
+        _serving_last_of(shown) as list_url,
         _running(
             [
                 *(programs / "omniwitness", "-private_key_path", folder / "key", "-db_file", folder / "db"),
                 *("-listen", f"127.0.0.1:{port}", "-metrics_listen", "", "-http_timeout", "5s"),
-                *("-public_witness_config_url", list_url),
+                *("-public_witness_config_url", list_url, "-public_witness_config_poll_interval", "200ms"),
             ],
             folder,
         ) as witness,
     ):
         witness.wait(lambda: "Successfully merged public witness config" in witness.said())
         witness.wait(lambda: _listens(port))
-        yield ForeignWitness("omniwitness", key.cosigner, f"http://127.0.0.1:{port}")
+        yield ForeignWitness("omniwitness", key.cosigner, f"http://127.0.0.1:{port}", shown.append)
 
 
 @contextmanager
 def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]:
     """Run litewitness of torchwood, its key in an SSH agent of its own; `folder` is empty or new."""
     key = _make_key(folder, "litewitness.example/w")
-    (folder / "logs").write_text(logs, encoding="utf-8")
-    subprocess.run(
-        [programs / "witnessctl", "pull-logs", "-db", "db", "-source", "logs"],
-        cwd=folder,
-        capture_output=True,
-        check=True,
-    )
+
+    def learn(logs: str) -> None:
+        (folder / "logs").write_text(logs, encoding="utf-8")
+        subprocess.run(
+            [programs / "witnessctl", "pull-logs", "-db", "db", "-source", "logs"],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+        )
+
+    learn(logs)
     port = _unused_port()
     with (
         _agent(programs, folder) as fingerprint,
@@ -99,7 +108,7 @@ def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitn
     ):
         witness.wait(lambda: _listens(port))
         assert str(key.cosigner) in witness.said()
-        yield ForeignWitness("litewitness", key.cosigner, f"http://127.0.0.1:{port}")
+        yield ForeignWitness("litewitness", key.cosigner, f"http://127.0.0.1:{port}", learn)
 
 
 def _make_key(folder: Path, name: str) -> SignerKey:
@@ -159,12 +168,12 @@ def _running(command: Sequence[str | Path], folder: Path) -> Iterator[_Process]:
 
 
 @contextmanager
-def _serving_text(text: str) -> Iterator[str]:
-    """Serve a text over HTTP at any free port; yield its address."""
-    data = text.encode()
+def _serving_last_of(texts: Sequence[str]) -> Iterator[str]:
+    """Serve whatever text is the last, over HTTP at any free port; yield its address."""
 
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            data = texts[-1].encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
