@@ -38,8 +38,6 @@ from services.witness_policy import PolicyInForce
 from services.witnessing import SETTLE_SECONDS, Silent, cosigning, until_all_sealed, until_confirmed
 
 _GOVERNING: Final = "/governing"
-_CONFIRMED: Final = 0.05
-"""Seconds between two looks whether witnesses have confirmed a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,7 @@ class Embedded:
         """Write into the governing register what an import has recovered, once witnesses have confirmed it."""
         if not self.pending.restored:
             return
-        while not all(map(self.sequencer.is_confirmed, self.pending.restored)):
-            await asyncio.sleep(_CONFIRMED)
+        await self.sequencer.until_confirmed(self.pending.restored)
         for record in self.pending.records(self.ledger.origin):
             await self.sequencer.write(GOVERNING, record)
         forget_pending(self.directory)

@@ -143,6 +143,7 @@ class Sequencer:
         self._waiting_bytes = 0
         self._own: deque[_Written] = deque()
         self._confirmed: set[str] = set()
+        self._confirming = asyncio.Event()
         self._arrived = asyncio.Event()
         self._draining = False
         self._down = False
@@ -178,6 +179,14 @@ class Sequencer:
     def confirm(self, registers: Iterable[str]) -> None:
         """Allow these registers to grow: their heads are the latest that there are."""
         self._confirmed.update(registers)
+        self._confirming.set()
+        self._confirming = asyncio.Event()
+
+    async def until_confirmed(self, registers: Iterable[str]) -> None:
+        """Wait until all of these registers may grow."""
+        waiting = set(registers)
+        while not all(map(self.is_confirmed, waiting)):
+            await self._confirming.wait()
 
     def is_confirmed(self, register: str) -> bool:
         """Tell whether a register may grow."""

@@ -70,16 +70,20 @@ async def until_confirmed(sequencer: Sequencer, published: Published, running: a
 
     Raises WitnessesAwayError after 15 s, or whatever ends `running`, the cosigner's task.
     """
-    deadline = asyncio.get_running_loop().time() + CONFIRM_SECONDS
-    while GOVERNING in published.registers() and not sequencer.is_confirmed(GOVERNING):
-        await asyncio.wait({running}, timeout=0.02)
-        if running.done():
-            running.result()
-        if asyncio.get_running_loop().time() > deadline:
-            raise WitnessesAwayError(
-                "no quorum of witnesses has confirmed that this is the ledger's latest state, so nothing may "
-                "be signed; are they running, and do they know this ledger?"
-            )
+    if GOVERNING not in published.registers():
+        return  # nothing was ever signed
+    confirmed = asyncio.create_task(sequencer.until_confirmed([GOVERNING]))
+    try:
+        await asyncio.wait({confirmed, running}, timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        confirmed.cancel()
+    if running.done():
+        running.result()
+    if not sequencer.is_confirmed(GOVERNING):
+        raise WitnessesAwayError(
+            "no quorum of witnesses has confirmed that this is the ledger's latest state, so nothing may "
+            "be signed; are they running, and do they know this ledger?"
+        )
 
 
 async def until_all_sealed(published: Published, seconds: float) -> bool:
