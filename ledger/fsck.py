@@ -1,7 +1,8 @@
 """fsck: derive everything that a store holds again from its entries, compare, and name what differs.
 
 Nothing is taken on trust but the log's public key: every entry is re-formed from its records and signatures,
-both trees are hashed again, every tile, root, note, index row and authority is compared (promise P4).
+both trees are hashed again, every tile, root, note, cosignature, index row and authority is compared (promise
+P4).
 
 The work is cut into spans of 4,096 entries, which may be checked in any order and in other processes (see
 `fsck_spans`); what spans the spans (the upper tree, the order of views, the index tables) is put together at
@@ -9,7 +10,7 @@ the end.
 
 One limit: a note that was deleted whole is missed only where a register that grew more than once has none.
 Nothing else in a store says at which sizes the log has signed, and the note of the last head is kept only
-with the next commit.
+with the next commit. Of cosignatures nothing says how many there were.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ledger.fsck_spans import SPAN, Ground, Problem, Span, SpanReport, check_spa
 from ledger.governing import GOVERNING, Fold, judge_governance
 from ledger.hashing import HASH_SIZE, Hash
 from ledger.notes import VerifierKey
+from ledger.published_policies import witness_keys, witness_policies
 from ledger.reader import RegisterReader, TileCache
 from ledger.records import parse_record
 from ledger.rules import read_header, record_key
@@ -44,6 +46,7 @@ __all__ = [
     "check",
     "check_span",
     "read_fold",
+    "stand_on",
 ]
 
 _MAX_PROBLEMS: Final = 1_000
@@ -52,17 +55,38 @@ _LOOKED_UP: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What fsck saw: counts, and every problem, of which at most 1,000 are kept."""
+    """What fsck saw: counts, and every problem, of which at most 1,000 are kept.
+
+    Of `cosignatures`, `unchecked` are of witnesses whom no published policy names: their keys are unknown.
+    """
 
     registers: int
     entries: int
     submissions: int
     notes: int
+    cosignatures: int
+    unchecked: int
     problems: tuple[Problem, ...]
 
 
 RunSpans = Callable[[Sequence[Span]], Iterable[SpanReport]]
 """Checks spans, here or elsewhere, and yields a report for each in order."""
+
+
+def stand_on(store: Store, origin: str, log: VerifierKey) -> Ground:
+    """Return what spans of a store are judged against; damage on the way is found by `check`."""
+    published = (policy for _, _, policy in witness_policies(_governing(store)) if policy is not None)
+    return Ground(store, origin, read_fold(store)[0], log, witness_keys(published))
+
+
+def _governing(store: Store) -> Iterator[bytes]:
+    """Yield the governing entries, as far as they can be read."""
+    head = store.heads().get(GOVERNING)
+    for begin in range(0, _extent(store, GOVERNING, head.size) if head else 0, SPAN):
+        try:
+            yield from store.entries(GOVERNING, begin, begin + SPAN)
+        except StoreError:
+            return
 
 
 def read_fold(store: Store) -> tuple[Fold, list[Problem]]:
@@ -106,7 +130,7 @@ def check(
 
     keep(_damage(ground.store))
     keep(read_fold(ground.store)[1])
-    entries = submissions = notes = 0
+    entries = submissions = notes = cosignatures = unchecked = 0
     heads = ground.store.heads()
     keep(_check_registers(ground.fold, ground.log, heads))
     for register, head in heads.items():
@@ -127,7 +151,9 @@ def check(
         entries += sum(report.entries for report in reports)
         submissions += sum(report.submissions for report in reports)
         notes += sum(len(report.notes) for report in reports)
-    return Report(len(heads), entries, submissions, notes, tuple(problems))
+        cosignatures += sum(report.cosignatures for report in reports)
+        unchecked += sum(report.unchecked for report in reports)
+    return Report(len(heads), entries, submissions, notes, cosignatures, unchecked, tuple(problems))
 
 
 def _damage(store: Store) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ governing register is judged here; `fsck` puts the spans together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,10 +19,11 @@ from ledger.entries import (
     parse_entry,
     rebuild_submission,
 )
-from ledger.errors import LedgerError, MalformedError, RejectedError, StoreError
+from ledger.errors import LedgerError, MalformedError, RejectedError, SignatureError, StoreError
 from ledger.governing import GOVERNING, Fold, judge_authority, judge_register
 from ledger.hashing import HASH_SIZE, Hash, leaf_hash
-from ledger.notes import VerifierKey
+from ledger.notes import SignatureLine, VerifierKey, is_cosignature
+from ledger.published_policies import WitnessKeys
 from ledger.records import ledger_may_write
 from ledger.rules import read_header, record_key
 from ledger.store import Run, Store
@@ -44,12 +45,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a span is judged against. Each process makes its own, from the store that it reads."""
+    """What a span is judged against. Each process makes its own, from the store that it reads.
+
+    `witnesses` are those that the ledger's published policies have ever named.
+    """
 
     store: Store
     origin: str
     fold: Fold
     log: VerifierKey
+    witnesses: WitnessKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A note of a span: the root that it states, and the compact range from the span's begin to its size."""
+    """A note of a span: its text, the root it states, the compact range from the span's begin to its size."""
 
     size: int
+    text: bytes
     root: Hash
     peaks: tuple[Hash, ...]
 
@@ -77,7 +83,8 @@ class SpanReport:
     `carried` entries at its begin are left to the span before, whose last submission they end; `overhang` is
     how many of the next one were checked here for the same reason. `tiles` are its nodes at level 8;
     `records` and `runs` say for how many entries and submissions the index tables have the very row;
-    `views` the first and last governing_size.
+    `views` the first and last governing_size. Of `cosignatures`, `unchecked` are of witnesses whom no published
+    policy names.
     """
 
     begin: int
@@ -88,6 +95,8 @@ class SpanReport:
     tiles: tuple[Hash, ...]
     peaks: tuple[Hash, ...]
     notes: tuple[Noted, ...]
+    cosignatures: int
+    unchecked: int
     records: int
     runs: int
     views: tuple[int, int] | None
@@ -114,9 +123,11 @@ def check_span(ground: Ground, span: Span) -> SpanReport:
         walk = _Walk(ground, span, entries, wrong)
         walk.run()
         notes = tuple(_notes(ground, span, grown.frontier, wrong))
+        cosigned = _Cosigned(ground, span, {noted.size: noted.text for noted in notes}, wrong)
+        cosigned.run()
     except StoreError as error:
         wrong(f"entries {span.begin} to {span.end - 1}", str(error))
-        return SpanReport(span.begin, 0, 0, 0, 0, (), (), (), 0, 0, None, tuple(problems))
+        return SpanReport(span.begin, 0, 0, 0, 0, (), (), (), 0, 0, 0, 0, None, tuple(problems))
     return SpanReport(
         span.begin,
         len(entries),
@@ -126,6 +137,8 @@ def check_span(ground: Ground, span: Span) -> SpanReport:
         tuple(grown.levels[TILE_HEIGHT][1]) if len(grown.levels) > TILE_HEIGHT else (),
         grown.after.hashes,
         notes,
+        cosigned.count,
+        cosigned.unchecked,
         walk.records,
         walk.runs,
         walk.views,
@@ -281,11 +294,15 @@ def _reopened(
     return rebuild_submission(register, records, signatures, ground.origin)
 
 
+def _first_size(span: Span) -> int:
+    """Return the first size that belongs to a span: after it begins; that of size 0 is of the first span."""
+    return span.begin + 1 if span.begin else 0
+
+
 def _notes(ground: Ground, span: Span, frontier: Callable[[int], Frontier], wrong: Wrong) -> Iterator[Noted]:
-    """Yield the notes of sizes begin + 1 to end; that of size 0 belongs to the first span."""
-    begin = span.begin + 1 if span.begin else 0
+    """Yield the notes of the sizes of a span."""
     origin = f"{ground.origin}/{span.register}"
-    for stored in ground.store.notes(span.register, begin, span.end + 1):
+    for stored in ground.store.notes(span.register, _first_size(span), span.end + 1):
         place = f"note of size {stored.size}"
         try:
             opened = open_checkpoint(stored.note, origin, [ground.log.renamed(origin)])
@@ -296,4 +313,55 @@ def _notes(ground: Ground, span: Span, frontier: Callable[[int], Frontier], wron
             wrong(place, f"states size {opened.checkpoint.size}")
             continue
         peaks = frontier(stored.size - span.begin).hashes
-        yield Noted(stored.size, opened.checkpoint.root, peaks)
+        yield Noted(stored.size, opened.note.text, opened.checkpoint.root, peaks)
+
+
+class _Cosigned:
+    """Goes through the cosignatures of the sizes of a span, against the texts of its notes."""
+
+    def __init__(self, ground: Ground, span: Span, texts: Mapping[int, bytes], wrong: Wrong) -> None:
+        self._ground = ground
+        self._span = span
+        self._texts = texts
+        self._wrong = wrong
+        self.count = 0
+        self.unchecked = 0
+
+    def run(self) -> None:
+        """Check every row: first and last, each under the key of its witness."""
+        begin, end = _first_size(self._span), self._span.end + 1
+        for row in self._ground.store.cosigned(self._span.register, begin, end):
+            place = f"cosignature of {row.first.name} over size {row.size}"
+            text = self._texts.get(row.size)
+            if text is None:
+                self._wrong(place, "there is no sound note of that size")
+                continue
+            if row.last.signature < row.first.signature:
+                self._wrong(place, "the last one is earlier than the first")
+            for line in dict.fromkeys((row.first, row.last)):
+                self.count += 1
+                self._check(place, text, line)
+
+    def _check(self, place: str, text: bytes, line: SignatureLine) -> None:
+        key = self._ground.witnesses.get(line.by)
+        if not is_cosignature(line.signature):
+            self._wrong(place, "is not a time and a signature")
+        elif key is not None:
+            try:
+                key.verify(text, line.signature)
+            except SignatureError as error:
+                self._wrong(place, str(error))
+        elif owner := self._owner(text, line):
+            # No stranger: its row has lost the name.
+            self._wrong(place, f"is of {owner.name}, key ID {owner.key_id:08x}, and stands under another key")
+        else:
+            self.unchecked += 1
+
+    def _owner(self, text: bytes, line: SignatureLine) -> VerifierKey | None:
+        for key in self._ground.witnesses.values():
+            try:
+                key.verify(text, line.signature)
+            except SignatureError:
+                continue
+            return key
+        return None

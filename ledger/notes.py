@@ -227,6 +227,11 @@ def cosignature_message(text: bytes, time: int) -> bytes:
     return b"cosignature/v1\ntime %d\n" % time + text
 
 
+def is_cosignature(signature: bytes) -> bool:
+    """Tell whether the bytes after a key ID have the shape of type 0x04: a time from 1 on, and 64 bytes."""
+    return len(signature) == _TIME_SIZE + _SIGNATURE_SIZE and 0 < cosignature_time(signature) <= MAX_TIME
+
+
 def cosignature_time(signature: bytes) -> int:
     """Return the time, POSIX seconds, that stands in the first 8 bytes of a type 0x04 signature."""
     return int.from_bytes(signature[:_TIME_SIZE], "big")

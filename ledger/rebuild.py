@@ -34,7 +34,7 @@ BYTES_TOGETHER: Final = 16 * 1024 * 1024
 class Rebuilt:
     """A ledger made again from its event log.
 
-    `cosignatures` counts lines kept, `dropped` lines of whom the ledger's policies do not name.
+    `notes` counts the sizes that have one, `cosignatures` the lines kept, `dropped` lines of whom the ledger's policies do not name.
     `quarantined` names the messages that registration cannot have made, by their place in the file, from 0:
     they made no entry, and each is an alarm.
     """
@@ -173,6 +173,6 @@ def _checked(
                 lines[line] = None
         kept.dropped += len(found.note.unverified)
     assert signed is not None  # noqa: S101 - open_checkpoint has found the log's signature
-    kept.notes += len(notes)
+    kept.notes += 1
     kept.cosignatures += len(lines)
     return NewCosignatures(register, StoredNote(size, format_note(expected.text(), [signed])), list(lines))

@@ -263,19 +263,20 @@ class SqliteStore:
     def cosigned(self, register: str, begin: int, end: int) -> Iterator[Cosigned]:
         """Yield who has cosigned the sizes begin to end - 1, by size, then by witness."""
         statement = (
-            "SELECT size, name, key_id, first, last FROM cosignature WHERE register = ? "
-            "AND (size, name, key_id) > (?, ?, ?) AND size < ? ORDER BY size, name, key_id LIMIT ?"
+            "SELECT size, CAST(name AS BLOB), key_id, first, last FROM cosignature WHERE register = ? "
+            "AND (size, name, key_id) > (?, CAST(? AS TEXT), ?) AND size < ? "
+            "ORDER BY size, name, key_id LIMIT ?"
         )
-        last: tuple[object, ...] = (begin - 1, b"", 0)  # a blob is after every text
-        yield from self._cosigned(statement, register, last, (end,))
+        yield from self._cosigned(statement, register, (begin, b"", -(1 << 63)), (end,))
 
     def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
         """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
         statement = (
-            "SELECT size, name, key_id, first, last FROM cosignature WHERE register = ? "
-            "AND (size, name, key_id) < (?, ?, ?) ORDER BY size DESC, name DESC, key_id DESC LIMIT ?"
+            "SELECT size, CAST(name AS BLOB), key_id, first, last FROM cosignature WHERE register = ? "
+            "AND (size, name, key_id) < (?, CAST(? AS TEXT), ?) "
+            "ORDER BY size DESC, name DESC, key_id DESC LIMIT ?"
         )
-        yield from self._cosigned(statement, register, (at_most + 1, "", 0), ())
+        yield from self._cosigned(statement, register, (at_most + 1, b"", 0), ())
 
     def _cosigned(
         self, statement: str, register: str, last: tuple[object, ...], fixed: tuple[object, ...]
@@ -284,8 +285,10 @@ class SqliteStore:
         # Whoever looks for a quorum finds it in a few rows; whoever wants all goes on with many at once.
         limit = 16
         while rows := self._rows(statement, (number, *last, *fixed, limit)):
-            for size, name, key_id, first, latest in rows:
+            for size, raw, key_id, first, latest in rows:
+                name = raw.decode("utf-8", "backslashreplace")
                 yield Cosigned(size, SignatureLine(name, key_id, first), SignatureLine(name, key_id, latest))
+            # The name as it is kept, damaged or not: any other spelling would stand in another place.
             last, limit = rows[-1][:3], 1024
 
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
@@ -442,6 +445,12 @@ class SqliteStore:
         )
         if beyond:
             found.append(f"{beyond} rows of table stretch begin beyond the end of their register")
+        ((beyond,),) = self._rows(
+            "SELECT count(*) FROM cosignature AS kept JOIN register ON number = kept.register "
+            "WHERE kept.size NOT BETWEEN 0 AND register.size"
+        )
+        if beyond:
+            found.append(f"{beyond} rows of table cosignature are of sizes that their register does not have")
         return found
 
     def _schema_changes(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ledger.fsck import Ground, Report, RunSpans, Span, SpanReport, check, check_span, read_fold
+from ledger.checkpoints import Checkpoint
+from ledger.fsck import Ground, Report, RunSpans, Span, SpanReport, check, check_span, stand_on
 from ledger.notes import VerifierKey
 from ledger.stores.sqlite import SqliteStore
 from services.cli.reporting import JsonOption, Status, expected_failures, progress_bar, report
@@ -33,8 +34,9 @@ def run(
 ) -> None:
     """Check a store that nobody serves: derive everything again from the entries, and compare.
 
-    Every entry, signature, tile, root, checkpoint note and index row. Nothing is changed. Exit status 0 when
-    all holds, 1 with every problem named when something does not, 3 when the store cannot be read. Example:
+    Every entry, signature, tile, root, checkpoint note, cosignature and index row. Nothing is changed. Exit
+    status 0 when all holds, 1 with every problem named when something does not, 3 when the store cannot be
+    read. Example:
 
         daybook fsck ./ledger
     """
@@ -51,9 +53,15 @@ def run(
 def _tell(result: Report, *, as_json: bool) -> None:
     lines = [f"{problem.register or 'store'}: {problem.place}: {problem.what}" for problem in result.problems]
     verdict = f"{len(result.problems)} problems found" if result.problems else "Everything holds"
+    if result.unchecked:
+        lines.append(
+            f"{result.unchecked} cosignatures are not checked: no witness policy that this ledger published "
+            "names their keys."
+        )
+    cosignatures = f", {result.cosignatures} cosignatures" if result.cosignatures else ""
     lines.append(
         f"{verdict}: {result.registers} registers, {result.entries} entries, "
-        f"{result.submissions} submissions, {result.notes} checkpoint notes."
+        f"{result.submissions} submissions, {result.notes} checkpoint notes{cosignatures}."
     )
     report({"ok": not result.problems, **asdict(result)}, lines, as_json=as_json)
 
@@ -63,23 +71,25 @@ def check_directory(directory: LedgerDirectory, processes: int, *, as_json: bool
     log = read_public_key(public_path(directory.log_key))
     _stand_on(directory.store, log)
     ground = _stood_on()
-    marks = HighWaterMarks(directory.marks)
     try:
         heads = ground.store.heads()
-        checkpoints = {
-            origin: mark
-            for origin in (f"{ground.origin}/{name}" for name in heads)
-            if (mark := marks.latest(origin)) is not None
-        }
         total = sum(head.size for head in heads.values())
         with (
             _runner(directory.store, log, processes) as run_spans,
             progress_bar("Checking entries", total, as_json=as_json) as advance,
         ):
-            return check(ground, run_spans, checkpoints, advance)
+            return check(ground, run_spans, _marks(directory, ground.origin, heads), advance)
     finally:
-        marks.close()
         ground.store.close()
+
+
+def _marks(directory: LedgerDirectory, origin: str, registers: Iterable[str]) -> dict[str, Checkpoint]:
+    """Return the signer's marks by register origin; none in a copy, which is not given any."""
+    if not directory.marks.exists():
+        return {}
+    with closing(HighWaterMarks(directory.marks)) as marks:
+        latest = (marks.latest(f"{origin}/{register}") for register in registers)
+        return {mark.origin: mark for mark in latest if mark is not None}
 
 
 @contextmanager
@@ -105,8 +115,7 @@ def _stand_on(path: Path, log: VerifierKey) -> None:
     """Open the store in this process, once."""
     global _ground
     store = SqliteStore(path)
-    fold, _ = read_fold(store)
-    _ground = Ground(store, log.name.removesuffix(_GOVERNING), fold, log)
+    _ground = stand_on(store, log.name.removesuffix(_GOVERNING), log)
 
 
 def _stood_on() -> Ground:

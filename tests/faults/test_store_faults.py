@@ -17,7 +17,7 @@ import pytest
 from ledger.admission import admit
 from ledger.entries import Submission
 from ledger.errors import Reason, RejectedError, StoreError
-from ledger.fsck import Ground, Problem, check, check_span, read_fold
+from ledger.fsck import Problem, check, check_span, stand_on
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
@@ -145,7 +145,7 @@ def problems(store: Store, marks: Path) -> tuple[Problem, ...]:
     origins = [f"{ORIGIN}/{name}" for name in store.heads()]
     checkpoints = {origin: mark for origin in origins if (mark := kept.latest(origin))}
     kept.close()
-    ground = Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING))
+    ground = stand_on(store, ORIGIN, vkey(GOVERNING))
     return check(
         ground, lambda spans: [check_span(ground, span) for span in spans], checkpoints, lambda _: None
     ).problems

@@ -14,7 +14,7 @@ from ledger.admission import admit
 from ledger.entries import open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
 from ledger.export import Block, Export, MessageBlock, NoteBlock, export, noted_sizes, read_export
-from ledger.fsck import Ground, check, check_span, read_fold
+from ledger.fsck import check, check_span, stand_on
 from ledger.governing import GOVERNING
 from ledger.ledger import Appended, Known, Ledger
 from ledger.rebuild import rebuild
@@ -119,7 +119,7 @@ def test_a_rebuilt_store_is_the_store(
     assert rebuilt.quarantined == ()
     assert everything(store) == everything(told)
     assert rebuilt.ledger.fold == Ledger.open(told, ORIGIN).fold
-    ground = Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING))
+    ground = stand_on(store, ORIGIN, vkey(GOVERNING))
     report = check(ground, lambda spans: [check_span(ground, span) for span in spans], {}, lambda _: None)
     assert report.problems == ()
     assert report.notes == rebuilt.notes
@@ -190,7 +190,7 @@ def test_notes_of_one_size_become_one_with_all_their_lines() -> None:
     split = [*blocks[:-1], *(NoteBlock(sealed.register, sealed.size, part) for part in parts)]
     store = MemoryStore()
     rebuilt = rebuild(store, Export(LEDGER_ORIGIN, iter(split)))
-    assert (rebuilt.notes, rebuilt.cosignatures, rebuilt.dropped) == (6, 11, 0)
+    assert (rebuilt.notes, rebuilt.cosignatures, rebuilt.dropped) == (5, 11, 0)
     (noted,) = noted_sizes(store, sealed.register, sealed.size, sealed.size + 1)
     assert noted.note == StoredNote(sealed.size, notes.format_note(text, [log]))
     assert {(row.first, row.last) for row in noted.cosigned} == {(second, second), (third, third)}
@@ -307,9 +307,9 @@ def test_a_note_of_a_stranger_is_an_integrity_failure(file: bytes) -> None:
     blocks = blocks_of(file)
     last = blocks[-1]
     assert isinstance(last, NoteBlock)
-    text, (line,) = notes.split_note(last.note)
+    text, (line, *cosigned) = notes.split_note(last.note)
     forged = notes.SignatureLine(line.name, line.key_id, bytes([line.signature[0] ^ 1]) + line.signature[1:])
-    wrong = NoteBlock(last.register, last.size, notes.format_note(text, [forged]))
+    wrong = NoteBlock(last.register, last.size, notes.format_note(text, [forged, *cosigned]))
     with pytest.raises(VerificationError):
         rebuild(MemoryStore(), Export(ORIGIN, iter([*blocks[:-1], wrong])))
 

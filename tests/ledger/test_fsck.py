@@ -13,19 +13,20 @@ import pytest
 
 from ledger import canonical
 from ledger.checkpoints import Checkpoint, sign_checkpoint
+from ledger.ed25519 import SecretKey
 from ledger.entries import form_ledger_entry, parse_entry
 from ledger.errors import StoreError
-from ledger.fsck import SPAN, Ground, Problem, Report, RunSpans, Span, SpanReport, check, check_span, read_fold
+from ledger.fsck import SPAN, Ground, Problem, Report, RunSpans, Span, SpanReport, check, check_span, stand_on
 from ledger.governing import GOVERNING
 from ledger.hashing import EMPTY_ROOT, leaf_hash
-from ledger.notes import SignerKey, VerifierKey
+from ledger.notes import SignerKey, VerifierKey, cosignature_line, split_note
 from ledger.own_records import checkpoint_anchored
-from ledger.store import Batch, Head, Store
+from ledger.store import Batch, Head, NewCosignatures, Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import encode_bundle
 from ledger.tree import tree_root
-from tests.support.ledger_story import SECOND, keep_notes, tell
+from tests.support.ledger_story import SECOND, WITNESSES, keep_notes, tell
 from tests.support.ledgers import LOG_KEY, ORIGIN, REGISTER, open_ledger, vkey
 from tests.support.store_surgery import (
     delete_row,
@@ -40,7 +41,7 @@ from tests.support.store_surgery import (
 
 def ground_of(store: Store) -> Ground:
     """Return what fsck stands on, as the command makes it."""
-    return Ground(store, ORIGIN, read_fold(store)[0], vkey(GOVERNING))
+    return stand_on(store, ORIGIN, vkey(GOVERNING))
 
 
 def check_store(store: Store, *marks: Checkpoint, run: RunSpans | None = None) -> Report:
@@ -108,7 +109,8 @@ def test_a_sound_store_passes_in_both_stores(sound: Path, tmp_path: Path) -> Non
     assert in_memory.problems == ()
     assert in_memory == in_file
     assert in_file.entries == sum(head.size for head in held.ledger.heads().values())
-    assert in_file.submissions == 16
+    assert in_file.submissions == 17
+    assert (in_file.cosignatures, in_file.unchecked) == (18, 0)
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, SPAN - 1, SPAN, SPAN + 1, SPAN + 257])
@@ -140,6 +142,7 @@ SPOKEN_OF = {
     "note": "note",
     "submission": "submission",
     "record": "record",
+    "cosignature": "cosignature",
 }
 """What at least one problem must speak of after damage to a table."""
 
@@ -240,10 +243,33 @@ def test_a_register_without_any_note_is_found(copy: Path) -> None:
     """False if all notes of a register could be taken away."""
     with opened(copy) as connection:
         connection.execute("DELETE FROM note")
+        connection.execute("DELETE FROM cosignature")
     found = problems_of(copy)
     assert [(problem.register, problem.what) for problem in found] == [
         (register, "no checkpoint is kept") for register in (GOVERNING, REGISTER)
     ]
+
+
+def test_a_cosigned_note_cannot_be_taken_away(copy: Path) -> None:
+    """False if a note that witnesses have cosigned could be lost, and their cosignatures prove nothing."""
+    with opened(copy) as connection:
+        connection.execute("DELETE FROM note WHERE id = ?", ((2 << 40) + 70,))
+    assert {(problem.register, problem.place) for problem in problems_of(copy)} == {
+        (REGISTER, f"cosignature of {witness.name} over size 70") for witness in WITNESSES
+    }
+
+
+def test_cosignatures_of_a_witness_that_no_policy_names_are_counted_and_not_checked(copy: Path) -> None:
+    """False if a line that nobody can check were called sound, or a stranger's line an alteration."""
+    stranger = SignerKey("stranger.test/w", SecretKey(b"\x21" * 32))
+    store = SqliteStore(copy)
+    stored = store.note(REGISTER, 77)
+    assert stored is not None
+    line = cosignature_line(split_note(stored.note)[0], stranger, 1_780_000_000)
+    store.keep_cosignatures([NewCosignatures(REGISTER, stored, [line])])
+    report = check_store(store)
+    store.close()
+    assert (report.problems, report.cosignatures, report.unchecked) == ((), 19, 1)
 
 
 def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:
@@ -252,6 +278,9 @@ def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:
     with opened(sound) as connection:
         ((note,),) = connection.execute("SELECT note FROM note WHERE id >> 40 = 2 LIMIT 1")
         ((entries,),) = connection.execute("SELECT entries FROM stretch WHERE id = ?", (number,))
+        ((name, key_id, first, last),) = connection.execute(
+            "SELECT name, key_id, first, last FROM cosignature WHERE register = 2 AND size = 77 LIMIT 1"
+        )
     added: dict[str, list[tuple[object, ...]]] = {
         "register": [(9, "department-for-testing/nobody", 0, EMPTY_ROOT), (9, "access", 0, EMPTY_ROOT)],
         "stretch": [(number + 77, entries), (number + 77, b""), (number + 10, b""), (number + 4096, entries)],
@@ -259,6 +288,12 @@ def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:
         "note": [(number + 5, note), (number + 78, note), (9 << 40, note)],
         "submission": [(2, bytes(32), 0, 1), (2, b"", 0, 70), (3, bytes(32), 0, 5), (9, bytes(32), 0, 1)],
         "record": [(2, bytes(16), 1, 0), (2, b"", -5, 0), (3, bytes(16), 1, 0), (9, bytes(16), 1, 0)],
+        "cosignature": [
+            *((at, size, name, key_id, first, last) for at, size in ((2, 5), (2, 78), (2, 70), (5, 0), (9, 0))),
+            (2, -1, name, key_id, first, last),
+            (2, 70, "stranger", 1, b"", b""),
+            (2, 70, "stranger", 1, bytes(72), bytes(72)),
+        ],
     }
     assert set(added) == set(tables(sound))
     for table, found_rows in added.items():
@@ -358,6 +393,7 @@ def test_a_dba_who_alters_a_record_and_derives_everything_again_cannot_sign(copy
     with opened(copy) as connection:
         rewrite_register(connection, REGISTER, entries)
         connection.execute("DELETE FROM note WHERE id >> 40 = 2 AND id != ?", (2 << 40,))
+        connection.execute("DELETE FROM cosignature WHERE register = 2 AND size > 0")
     (problem,) = problems_of(copy)
     assert (problem.register, problem.place) == (REGISTER, "entries 0 to 69")
     assert "signature" in problem.what
@@ -396,6 +432,7 @@ def test_a_dba_who_cuts_off_the_end_meets_the_signer(copy: Path) -> None:
     with opened(copy) as connection:
         rewrite_register(connection, REGISTER, entries_of(copy, REGISTER)[:70])
         connection.execute("DELETE FROM note WHERE id >> 40 = 2 AND id > ?", ((2 << 40) + 70,))
+        connection.execute("DELETE FROM cosignature WHERE register = 2 AND size > 70")
         connection.execute("DELETE FROM record WHERE register = 2 AND entry >= 70")
         connection.execute("DELETE FROM submission WHERE register = 2 AND first >= 70")
     assert problems_of(copy) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,9 @@ from ledger.ed25519 import SecretKey
 from ledger.entries import Acceptance, accept
 from ledger.governing import GOVERNING
 from ledger.ledger import Appended, Rejected, Turn
+from ledger.notes import SignerKey, cosignature_line, split_note
 from ledger.own_records import checkpoint_anchored
-from ledger.store import Store
+from ledger.store import NewCosignatures, Store
 from services.published import SignedCheckpoint
 from tests.support.ledgers import (
     DEPARTMENT,
@@ -25,6 +27,7 @@ from tests.support.ledgers import (
     open_ledger,
     record_id,
     submission,
+    vkey,
 )
 from tests.support.records import correction, period_return, withdrawal
 
@@ -32,12 +35,17 @@ SECOND: Final = f"{DEPARTMENT}/permanent-secretary"
 THIRD: Final = f"{DEPARTMENT}/minister-of-state"
 ACCESS: Final = "access"
 SECOND_KEY: Final = SecretKey(b"\x05" * 32)
+WITNESSES: Final = tuple(
+    SignerKey(f"witness-{name}.test/w", SecretKey(bytes([seed]) * 32))
+    for name, seed in (("one", 0x11), ("two", 0x12))
+)
 
 
 def tell(store: Store, marks: Path) -> LedgerUnderTest:
     """Fill an empty store: five registers, every way in which an entry comes about, all notes kept.
 
-    The governing register has 10 entries, `REGISTER` 77, `SECOND` 5, `THIRD` 260, `ACCESS` none.
+    The governing register has 11 entries, `REGISTER` 77, `SECOND` 5, `THIRD` 260, `ACCESS` none. `WITNESSES`
+    have cosigned every size of `REGISTER`, and the last of `THIRD` twice.
     """
     held = open_ledger(store, marks)
     held.open_register(SECOND)
@@ -55,8 +63,43 @@ def tell(store: Store, marks: Path) -> LedgerUnderTest:
     held.add([71, 72])
     held.open_register(THIRD)
     held.add(range(260), THIRD)
+    publish_witnesses(held)
     keep_notes(held)
+    for stored in held.ledger.store.notes(REGISTER, 0, 100):
+        cosign(held, REGISTER, stored.size, EPOCH + stored.size)
+    cosign(held, THIRD, 260, EPOCH + 1_000)
+    cosign(held, THIRD, 260, EPOCH + 2_000)
     return held
+
+
+def publish_witnesses(held: LedgerUnderTest, *witnesses: SignerKey) -> int:
+    """Publish a policy of all of these witnesses (default: `WITNESSES`); return the index of its entry."""
+    keys = [str(witness.cosigner) for witness in witnesses or WITNESSES]
+    lines = [
+        f"log {vkey(GOVERNING)}",
+        *(f"witness w{number} {key}" for number, key in enumerate(keys)),
+        f"group all all {' '.join(f'w{number}' for number in range(len(keys)))}",
+        "quorum all",
+    ]
+    return held.govern(
+        "policy.published/1",
+        kind="witness",
+        name="default",
+        effective_from="2026-07-01T00:00Z",
+        text="".join(f"{line}\n" for line in lines),
+    )
+
+
+def cosign(
+    held: LedgerUnderTest, register: str, size: int, time: int, witnesses: Sequence[SignerKey] = WITNESSES
+) -> None:
+    """Let witnesses cosign the kept note of a size at `time`, POSIX seconds, and keep their lines."""
+    stored = held.ledger.store.note(register, size)
+    assert stored is not None
+    assert stored.size == size
+    text, _ = split_note(stored.note)
+    lines = [cosignature_line(text, witness, time) for witness in witnesses]
+    held.ledger.store.keep_cosignatures([NewCosignatures(register, stored, lines)])
 
 
 def revise(held: LedgerUnderTest) -> None:
