@@ -84,8 +84,6 @@ class AddCheckpoint:
             raise MalformedError("add-checkpoint: not ASCII before the note", error.start) from error
         if not old.startswith(_OLD):
             raise MalformedError("add-checkpoint: the first line is not 'old' and a size", 0)
-        if len(proof) > MAX_PROOF:
-            raise MalformedError(f"add-checkpoint: {len(proof)} proof lines, more than {MAX_PROOF}")
         size = parse_decimal(old.removeprefix(_OLD))
         return cls(size, tuple(Hash(base64.decode(line, HASH_SIZE)) for line in proof), note)
 

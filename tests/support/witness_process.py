@@ -7,7 +7,7 @@ import http.client
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +124,18 @@ def latest(address: str, origin: str) -> Answer:
 
 
 @contextmanager
-def witnessing(directory: Path, *options: str, log: Path | None = None) -> Iterator[RunningWitness]:
+def witnessing(
+    directory: Path, *options: str, log: Path | None = None, within: Sequence[str] = ()
+) -> Iterator[RunningWitness]:
     """Serve a witness, by default at any free port of 127.0.0.1; at the end kill it if it still runs.
 
     Give ``--listen HOST:PORT`` to serve at the same address again. `log` takes its stderr, by default a file
-    beside the directory. Raises WitnessNotServingError where it ends before it is ready.
+    beside the directory. `within` is a command that runs it, such as nsenter. Raises WitnessNotServingError
+    where it ends before it is ready.
     """
     errors = directory.with_name(f"{directory.name}.log") if log is None else log
     begin = errors.stat().st_size if errors.exists() else 0
-    process = launch(directory, errors, *options)
+    process = launch(directory, errors, *options, within=within)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -147,11 +150,11 @@ def witnessing(directory: Path, *options: str, log: Path | None = None) -> Itera
         process.stdout.close()
 
 
-def launch(directory: Path, log: Path, *options: str) -> subprocess.Popen[str]:
+def launch(directory: Path, log: Path, *options: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start the server's process and return at once. `log` takes its stderr, behind what is there."""
     with log.open("a", encoding="utf-8") as errors:
         return subprocess.Popen(
-            [DAYBOOK, "witness", "serve", str(directory), *(options or ANY_PORT)],
+            [*within, DAYBOOK, "witness", "serve", str(directory), *(options or ANY_PORT)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

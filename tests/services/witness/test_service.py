@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -184,6 +185,13 @@ def test_it_does_not_serve_where_it_could_be_overheard(tmp_path: Path, options: 
     assert refused.value.status == 2
 
 
+def wait_until_refused(address: str) -> None:
+    """Wait until nobody listens any more."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            connected(address).close()
+
+
 def test_a_graceful_stop_answers_what_is_under_way(tmp_path: Path) -> None:
     """If false, a restart would leave ledgers without the cosignatures that were made for them."""
     made = make_witness(tmp_path / "w", "other.example/w")
@@ -195,6 +203,7 @@ def test_a_graceful_stop_answers_what_is_under_way(tmp_path: Path) -> None:
         # Answered behind it, so that the half request has been begun.
         assert call(running.http, "GET", "/healthz").status == 200
         running.process.terminate()
+        wait_until_refused(running.http)
         connection.sendall(request[-1:])
         assert everything(connection).startswith(b"HTTP/1.1 200 ")
         assert running.process.wait(60) == 0
