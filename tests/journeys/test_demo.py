@@ -7,8 +7,8 @@ import sys
 from services.demo import curated
 
 
-def test_the_demo_proves_the_published_decisions_and_catches_a_changed_byte() -> None:
-    """False if a newcomer's first command failed, or registered something else than it says."""
+def test_the_demo_proves_the_published_decisions_and_catches_whoever_cheats() -> None:
+    """False if a newcomer's first command failed, or registered or proved something else than it says."""
     done = subprocess.run(
         [sys.executable, "-m", "services.demo"], capture_output=True, text=True, timeout=240, check=False
     )
@@ -19,8 +19,17 @@ def test_the_demo_proves_the_published_decisions_and_catches_a_changed_byte() ->
     assert "All 29 receipts verify." in done.stdout
     assert "changed.receipt does NOT verify" in done.stdout
     assert "Caught: exit status 1." in done.stdout
-    assert "not witnessed" in done.stdout
-    assert "Everything holds: 6 registers, 39 entries" in done.stdout
+    assert "not witnessed" not in done.stdout
+    # The older copy is refused, with two notes of one register: the ledger's, and the one that a witness holds.
+    assert re.search(
+        r"witness \S+ holds \d+ entries, where this ledger has \d+\. Nothing more is signed", done.stdout
+    )
+    shown = done.stdout[done.stdout.index("row R12 of the award notices") :]
+    by_when, not_before = re.findall(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$", shown, re.MULTILINE)[:2]
+    assert not_before <= by_when
+    assert "Witnessed  by regulator.example/witness, archive.example/witness" in shown
+    assert re.search(r"Anchored   entry \d+ of the governing register carries", shown)
+    assert re.search(r"Everything holds: 6 registers, \d+ entries, .* cosignatures\.", done.stdout)
     for row in curated.context():
         assert f"  {row.row}: " in done.stdout
         assert row.reason in done.stdout
