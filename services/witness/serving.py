@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,10 +60,11 @@ async def serve(
     """Serve a witness until SIGTERM or SIGINT; `ready` is called with its name and HOST:PORT once it answers.
 
     Raises WitnessDirectoryError where there is no witness, or one that is served already; StoreError where
-    its state is damaged, or becomes unknown; OSError where the address cannot be bound.
+    its state is damaged, or becomes unknown; OSError where the address cannot be bound or TLS not be used.
     """
     stop = asyncio.Event()
     directory.require_witness()
+    _check_tls(listen)
     with directory.locked(), contextlib.closing(State(directory.state)) as state:
         signer = directory.signer()
         if state.witness != signer.cosigner:
@@ -101,6 +103,21 @@ def _config(state: State, cosigner: Cosigner, evidence: EvidenceFolder, listen: 
         timeout_graceful_shutdown=_GRACE,
         limit_concurrency=MAX_CONNECTIONS,
     )
+
+
+def _check_tls(listen: Listen) -> None:
+    """Raise OSError, which names the files, where they cannot be used for TLS: uvicorn would not say which."""
+    if listen.certificate is None or listen.key is None:
+        return
+    for path in (listen.certificate, listen.key):
+        path.read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.certificate, listen.key)
+    except ssl.SSLError as error:
+        files = f"{listen.certificate} and {listen.key}"
+        raise OSError(
+            f"{files} are not a PEM certificate and its private key: {error.reason or error}"
+        ) from error
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

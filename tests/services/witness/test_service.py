@@ -221,3 +221,17 @@ def test_with_tls_it_is_served_under_its_certificate(tmp_path: Path) -> None:
         connection.request("GET", "/healthz")
         assert connection.getresponse().read() == b"ok\n"
         connection.close()
+
+
+def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    """If false, an operator would have to guess which of the files is wrong."""
+    made = make_witness(tmp_path / "w", "other.example/w")
+    for certificate in (tmp_path / "none", made.directory / "key.pub"):
+        options = ("--tls-certificate", str(certificate), "--tls-key", str(made.directory / "key"))
+        with (
+            pytest.raises(WitnessNotServingError, match=str(certificate)) as refused,
+            witnessing(made.directory, "--listen", "127.0.0.1:0", *options),
+        ):
+            pass
+        assert refused.value.status == 3
+        assert "PRIVATE+KEY" not in refused.value.errors
