@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import uvloop
 
 from ledger.witnessing import Policy
+from services.cli.logs import configure_logs
 from services.cli.reporting import JsonOption, expected_failures
 from services.compose import Embedded, embedded
 from services.ledger_files import LedgerDirectory
@@ -56,7 +56,7 @@ def run(
         settings = serve_settings(
             grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
         )
-        _configure_logs()
+        configure_logs()
         with embedded(LedgerDirectory(directory), trust_store=trust_store) as opened:
             uvloop.run(_serve(opened, settings, as_json))
 
@@ -84,19 +84,4 @@ def _witnesses(policy: Policy) -> str:
     return (
         f"witnesses {names}; sealed when {policy.quorum.root} holds. A register grows once they have confirmed "
         "that they know no longer and no other history of it"
-    )
-
-
-def _configure_logs() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer()
-            if sys.stderr.isatty()
-            else structlog.processors.JSONRenderer(sort_keys=True),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
