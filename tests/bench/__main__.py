@@ -21,18 +21,20 @@ import grpc
 import uvloop
 
 from ledger.stores.sqlite import PAGE_SIZE
-from tests.bench import at_a_million, registering, witnessing
+from tests.bench import at_a_million, registering, sealing, witnessing
 from tests.bench.measure import Measure
 
 
 def main() -> None:
     """Run the measures that are asked for."""
-    asked = set("".join(sys.argv[1:])) or set("abcdefh")
+    asked = set("".join(sys.argv[1:])) or set("abcdefgh")
     found: list[Measure] = []
     if asked & set("abc"):
         found += uvloop.run(registering.run(asked))
     if asked & set("def"):
         found += uvloop.run(at_a_million.run(asked))
+    if "g" in asked:
+        found += uvloop.run(sealing.run())
     if "h" in asked:
         found += uvloop.run(witnessing.run())
     machine = {

@@ -80,12 +80,13 @@ async def _rate(url: str, asked: list[list[AddCheckpoint]]) -> float:
 
 async def _echoed(asked: list[list[AddCheckpoint]]) -> float:
     """Return requests that a server of the same make answers, which does nothing else."""
-    async with _echo_server() as url:
+    async with echo_server() as url:
         return await _rate(url, asked)
 
 
 @asynccontextmanager
-async def _echo_server() -> AsyncIterator[str]:
+async def echo_server() -> AsyncIterator[str]:
+    """Run a server of the witness's make that does nothing but answer; yield its address."""
     process = subprocess.Popen(  # noqa: ASYNC220 - a benchmark waits for nothing else
         [sys.executable, "-m", "tests.bench.witnessing"], stdout=subprocess.PIPE, text=True
     )
