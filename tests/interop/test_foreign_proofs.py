@@ -20,7 +20,6 @@ from ledger.tlog_proofs import TlogProof
 from ledger.witnessing import Policy, judge
 from tests.support.growing_log import GrowingLog, key
 from tests.support.offices import SIZES, Served, office
-from tests.support.server import daybook
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1_200)]
 
@@ -68,8 +67,7 @@ def test_the_proof_of_a_receipt_verifies(
 ) -> None:
     """If false, our receipts prove something to our own code only."""
     got = receipt(served, register, index)
-    policy = daybook("policy", served.directory, "--register", register).stdout
-    done = checker.check(policy, served.vkey(register), got.entry, got.proof.text())
+    done = checker.check(served.register_policy(register), served.vkey(register), got.entry, got.proof.text())
     assert (done.returncode, done.stdout) == (0, f"entry {index} of {size}\n"), done.stderr
 
 

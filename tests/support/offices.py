@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +50,13 @@ class Served:
         """Return the prefix of a register's checkpoint and tiles, as tlog clients are told it."""
         return f"http://{self.http}/logs/{register}/"
 
+    def register_policy(self, register: str) -> str:
+        """Return the policy file that `daybook policy --register` makes for other tools."""
+        return _register_policy(self.directory, register)
+
     def vkey(self, register: str) -> str:
-        """Return the key that `daybook policy --register` tells other tools to verify a register by."""
-        policy = Policy.parse(daybook("policy", self.directory, "--register", register).stdout.encode())
-        (log,) = policy.logs
+        """Return the key of a register that stands in it."""
+        (log,) = Policy.parse(self.register_policy(register).encode()).logs
         return str(log.key)
 
     def grow(self, additions: Mapping[str, tuple[int, int]]) -> None:
@@ -64,6 +68,11 @@ class Served:
             async with connect(self.grpc, policy=self.policy, register=register, key=DEPARTMENT_KEY) as client:
                 for each in _submissions(register, size, size + more):
                     await client.submit(each)
+
+
+@cache
+def _register_policy(directory: Path, register: str) -> str:
+    return daybook("policy", directory, "--register", register).stdout
 
 
 @dataclass(frozen=True, slots=True)
