@@ -26,6 +26,7 @@ from services.ledger_files import (
     LedgerDirectory,
     WriterLock,
     read_secret_key,
+    require_keys,
     write_key_pair,
 )
 from services.published import Published
@@ -73,6 +74,7 @@ def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterat
     """
     directory.require_ledger()
     with WriterLock(directory):
+        require_keys(directory)
         pending = pending_restore(directory)
         log = read_secret_key(directory.log_key)
         acknowledger = read_secret_key(directory.acknowledgement_key)

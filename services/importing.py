@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ledger.catch_up import KeptNotes, Missing, catch_up, in_order, keep_notes, missing
 from ledger.checkpoints import Checkpoint
@@ -37,21 +36,6 @@ from services.ledger_files import (
 )
 from services.restoring import read_pending, write_pending
 from services.signing import HighWaterMarks
-
-_OF_A_LEDGER: Final = frozenset(
-    {
-        "daybook.sqlite3-shm",
-        "daybook.sqlite3-wal",
-        "import.sqlite3",
-        "import.sqlite3-shm",
-        "import.sqlite3-wal",
-        "keys",
-        "lock",
-        "restore.pending",
-        "signer.marks",
-    }
-)
-"""What may lie in a directory without a store: what was left of a ledger, and of an import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +237,7 @@ def _made(directory: LedgerDirectory) -> Iterator[None]:
     """Make the directory where there is none, and leave none where the import fails."""
     root = directory.root
     if not directory.store.exists() and root.exists():
-        strange = sorted(path.name for path in root.iterdir() if path.name not in _OF_A_LEDGER)
+        strange = sorted(path.name for path in set(root.iterdir()) - _remains(directory))
         if strange:
             raise DirectoryError(
                 f"{root} holds no ledger, but {strange[0]}: name a new directory, or an empty one"
@@ -266,6 +250,14 @@ def _made(directory: LedgerDirectory) -> Iterator[None]:
         if fresh:
             shutil.rmtree(root, ignore_errors=True)
         raise
+
+
+def _remains(directory: LedgerDirectory) -> set[Path]:
+    """Return what may lie in a directory without a store: what is left of a ledger, and of an import."""
+    left = (directory.marks, directory.lock, directory.declared_witnesses, directory.pending_restore)
+    unfinished = Path(f"{directory.pending_restore}.new")
+    stores = (*_beside(directory.store), directory.scratch, *_beside(directory.scratch))
+    return {directory.log_key.parent, *left, unfinished, *stores}
 
 
 @contextmanager
