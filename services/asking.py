@@ -17,7 +17,7 @@ import aiohttp
 
 from ledger.add_checkpoint import AddCheckpoint
 from ledger.errors import MalformedError, SignatureError
-from ledger.notes import MAX_NOTE_SIZE, SignatureLine, cosignature_time, open_note
+from ledger.notes import MAX_NOTE_SIZE, SignatureLine, cosignature_time, open_note, split_note
 from ledger.tree import MAX_SIZE
 from ledger.witnessing import FUTURE_TOLERANCE, Witness
 
@@ -130,6 +130,9 @@ def _cosigned(body: bytes, witness: Witness, note: bytes, now: int) -> Answer:
         opened = open_note(note + body, [witness.key])
     except (MalformedError, SignatureError) as error:
         return Unavailable(f"answered 200 without a good cosignature: {error}")
+    if opened.text != split_note(note)[0]:
+        # A blank line in the answer makes the text end later, and the signature one of another text.
+        return Unavailable("answered 200 without a good cosignature: a blank line before it")
     (line,) = opened.verified
     time = cosignature_time(line.signature)
     if time > now + FUTURE_TOLERANCE:
