@@ -123,15 +123,22 @@ def run(
 
 
 def _site(url: str, timeout: float) -> Site:
-    tls = client_tls()
-    context = None
-    if url.startswith("https:"):
-        issuers = tls.issuers.decode() if tls is not None and tls.issuers is not None else None
-        context = ssl.create_default_context(cadata=issuers)
+    context = _trusted_issuers() if url.startswith("https:") else None
     try:
         return Site(url, context, timeout)
     except ValueError as error:
         raise UsageError(str(error), "URL_MALFORMED") from error
+
+
+def _trusted_issuers() -> ssl.SSLContext:
+    """Return how an https address is trusted: by the system's issuers, or by those of the environment."""
+    tls = client_tls()
+    if tls is None or tls.issuers is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cadata=tls.issuers.decode("ascii", "replace"))
+    except ssl.SSLError as error:
+        raise UsageError(f"DAYBOOK_CLIENT_TLS_CA holds no PEM certificates: {error.reason}") from error
 
 
 def _open(root: Path, policy: Policy, site: Site | None, stack: ExitStack) -> State:
@@ -313,7 +320,9 @@ def _preface(opened: State, policy: Policy, made: Round | None, earlier: int) ->
 def _summary(made: Round) -> str:
     entries = sum(each.size for each in made.followed)
     new = sum(each.size - each.before for each in made.followed)
-    verdict = f"{len(made.findings)} WRONG" if made.findings else "nothing wrong"
+    verdict = "nothing wrong in what was read" if made.troubles else "nothing wrong"
+    if made.findings:
+        verdict = f"{len(made.findings)} WRONG"
     unread = f", {len(made.troubles)} not read" if made.troubles else ""
     return (
         f"{len(made.followed)} registers, {entries:,} entries, {new:,} of them new; "
@@ -340,7 +349,7 @@ def _finding(finding: Finding, path: Path) -> Iterator[str]:
         yield f"  Anybody can check it: daybook monitor --policy POLICY --check {path}"
     for note in finding.notes:
         yield ""
-        yield from (f"  {line}" for line in note.decode("utf-8", "backslashreplace").splitlines())
+        yield from (f"  {line}".rstrip() for line in note.decode("utf-8", "backslashreplace").splitlines())
 
 
 def _as_json(

@@ -186,7 +186,7 @@ class Monitor:
     async def _follow(self, register: str, served: bytes | FetchError) -> None:
         if isinstance(served, AbsentError):
             if register == GOVERNING and self._state.seen.latest(GOVERNING) is None:
-                raise UnavailableError(served.url, f"{served.what}: no ledger is served at this address")
+                raise UnavailableError(served.url, f"{served.what}: no ledger is served here, or none that is sealed yet")
             raise FoundError(_hidden(register, served))
         if isinstance(served, FetchError):
             raise served

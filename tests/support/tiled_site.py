@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import ssl
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from typing import Any, Final, Self
 from ledger.hashing import leaf_hash
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, Bundle, encode_bundle, implied, implied_width
 from ledger.tree import EMPTY, extend
+from tests.support.certificates import Pair
 
 Answer = Callable[["Handler"], None]
 """Answers one request by itself, in a thread of its own."""
@@ -90,6 +92,7 @@ class TiledSite:
         self.answers: dict[str, Answer] = {}
         self.asked: list[str] = []
         self.ended = threading.Event()
+        self._scheme = "http"
         self._server = _Server(("127.0.0.1", 0), Handler)
         vars(self._server)["site"] = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -97,7 +100,17 @@ class TiledSite:
     @property
     def url(self) -> str:
         """The ledger's address."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
+
+    def use_tls(self, pair: Pair) -> None:
+        """Speak TLS from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        # The handshake is done in the thread of each request, not where all are taken.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._scheme = "https"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -16,6 +16,7 @@ import pytest
 
 from ledger.notes import ED25519, VerifierKey
 from services.monitoring.following import STRETCH
+from tests.support.certificates import make_issuer
 from tests.support.command import run, run_json
 from tests.support.ledgers import ORIGIN, REGISTER
 from tests.support.monitored import WITNESSED, Monitored, monitored, sign
@@ -232,6 +233,25 @@ def test_a_split_view_is_status_1_when_compared(tmp_path: Path) -> None:
         assert f"FORK {REGISTER}: the checkpoints of size 10 and of size 17" in result.stdout
         (path,) = (mine / "evidence").iterdir()
         assert "first 10 entries" in run("monitor", "--policy", policy, "--check", path, status=1).stdout
+
+
+def test_over_tls_the_issuers_of_the_environment_are_trusted_and_no_others(tmp_path: Path) -> None:
+    """False if a monitor did not reach a ledger behind TLS, or took any certificate."""
+    issuer = make_issuer(tmp_path / "issuer")
+    stranger = make_issuer(tmp_path / "stranger")
+    with monitored(tmp_path) as it:
+        it.publish()
+        it.site.use_tls(issuer.issue("server", "IP:127.0.0.1"))
+        arguments = ("--policy", it.policy_file, "--state", it.state, "--once")
+        command = command_line("monitor", it.site.url, *arguments)
+        for trusted, status in ((stranger.pair, 3), (issuer.pair, 0)):
+            env = {**environment(), "DAYBOOK_CLIENT_TLS_CA": str(trusted.certificate)}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == status, done.stdout + done.stderr
+        env["DAYBOOK_CLIENT_TLS_CA"] = str(issuer.pair.key)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "holds no PEM certificates" in done.stderr
 
 
 # Following

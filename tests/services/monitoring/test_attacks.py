@@ -334,7 +334,7 @@ async def test_an_address_without_a_ledger_is_not_a_finding(tmp_path: Path) -> N
     with monitored(tmp_path) as it:
         made = await it.round()
     assert made.findings == []
-    assert "no ledger is served" in made.troubles[-1].why
+    assert "no ledger is served here" in made.troubles[-1].why
 
 
 # Entries
