@@ -94,7 +94,7 @@ def _difference(held: Ledger, rebuilt: Ledger, register: str, index: int) -> Ver
         f"{held.register_origin(register)}: two histories. Entry {index} (SHA-256) is {digests[0]} in the "
         f"ledger, and {digests[1]} in the event log"
     )
-    notes = [_covering(ledger.store, register, index) for ledger in (held, rebuilt)]
+    notes = [covering_note(ledger.store, register, index) for ledger in (held, rebuilt)]
     mine, theirs = notes
     if mine is not None and theirs is not None:
         return SplitViewError(f"{text}; each is under a checkpoint:", mine, theirs)
@@ -106,7 +106,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _covering(store: Store, register: str, index: int) -> bytes | None:
+def covering_note(store: Store, register: str, index: int) -> bytes | None:
     """Return the smallest kept note of more than `index` entries."""
     head = store.heads()[register].size
     found = next(store.notes(register, index + 1, head + 1), None)

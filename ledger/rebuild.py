@@ -34,7 +34,8 @@ BYTES_TOGETHER: Final = 16 * 1024 * 1024
 class Rebuilt:
     """A ledger made again from its event log.
 
-    `notes` counts the sizes that have one, `cosignatures` the lines kept, `dropped` lines of whom the ledger's policies do not name.
+    `notes` counts the sizes that have one, `cosignatures` the lines kept, `dropped` those of whom the ledger's
+    policies do not name.
     `quarantined` names the messages that registration cannot have made, by their place in the file, from 0:
     they made no entry, and each is an alarm.
     """
@@ -69,7 +70,11 @@ def rebuild(
     for is_note, blocks in groupby(source.blocks, lambda block: isinstance(block, NoteBlock)):
         if is_note:
             notes = (block for block in blocks if isinstance(block, NoteBlock))
-            _keep_notes(ledger, notes, _witnesses(ledger, policies), kept)
+            try:
+                _keep_notes(ledger, notes, _witnesses(ledger, policies), kept)
+            except ProofError as error:
+                # The notes are not to blame where a message before them was altered.
+                raise ProofError("\n".join([*quarantined[:1], str(error)])) from error
             continue
         for batch in _batches((block for block in blocks if isinstance(block, MessageBlock)), together):
             quarantined += _replay(ledger, batch, messages)

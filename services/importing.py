@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.catch_up import KeptNotes, Missing, catch_up, in_order, keep_notes, missing
+from ledger.catch_up import KeptNotes, Missing, catch_up, covering_note, in_order, keep_notes, missing
 from ledger.checkpoints import Checkpoint
 from ledger.errors import SignatureError, SplitViewError, StoreError, VerificationError
 from ledger.export import Export
@@ -79,11 +79,10 @@ def import_export(directory: LedgerDirectory, source: Export, policy: Policy | N
         with closing(SqliteStore(scratch)) as store:
             rebuilt = rebuild(store, source, policies=[policy] if policy else [])
             key = _check_export(directory, rebuilt, policy)
-            if not directory.is_copy:
-                _check_marks(directory, rebuilt.ledger)
             if directory.store.exists():
                 with closing(SqliteStore(directory.store)) as own:
                     return _catch_up(directory, Ledger.open(own, source.origin), rebuilt)
+            _check_marks(directory, rebuilt.ledger)
             exported = _sizes(rebuilt.ledger)
         # Nothing of a ledger is here: the scratch store, closed, is the one to be.
         lacking = [Missing(name, 0, size) for name, size in exported.items() if size]
@@ -102,6 +101,7 @@ def _sizes(ledger: Ledger) -> dict[str, int]:
 
 def _catch_up(directory: LedgerDirectory, held: Ledger, rebuilt: Rebuilt) -> Imported:
     lacking = missing(held, rebuilt.ledger)
+    _check_marks(directory, rebuilt.ledger)
     _begin(directory, lacking)
     # A crash above leaves the older copy. A crash below leaves it further on: what it held first is written.
     catch_up(held, rebuilt.ledger, lacking)
@@ -192,7 +192,7 @@ def _own_key(directory: LedgerDirectory) -> VerifierKey | None:
 
 def _check_marks(directory: LedgerDirectory, rebuilt: Ledger) -> None:
     """Refuse an export of another history than the signer has signed. Raises SplitViewError."""
-    if not directory.marks.exists():
+    if directory.is_copy or not directory.marks.exists():
         return
     with closing(HighWaterMarks(directory.marks)) as marks:
         for register, head in rebuilt.heads().items():
@@ -201,11 +201,11 @@ def _check_marks(directory: LedgerDirectory, rebuilt: Ledger) -> None:
                 continue
             root = rebuilt.reader(register).root(mark.size)
             if root != mark.root:
-                other = Checkpoint(mark.origin, mark.size, root)
+                covering = covering_note(rebuilt.store, register, mark.size - 1)
                 raise SplitViewError(
                     f"{mark.origin}: the signer has signed another root of size {mark.size} than the export's",
                     mark.text(),
-                    other.text(),
+                    covering or Checkpoint(mark.origin, mark.size, root).text(),
                 )
 
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 from services.cli import command
 
 
-def run(*arguments: str | Path, status: int = 0) -> Result:
+def run(*arguments: str | Path, status: int = 0, stdin: bytes | None = None) -> Result:
     """Run a command to its end, and assert its exit status."""
     name, *rest = map(str, arguments)
-    result = CliRunner().invoke(command(name), rest, prog_name=f"daybook {name}")
+    result = CliRunner().invoke(command(name), rest, prog_name=f"daybook {name}", input=stdin)
     assert result.exit_code == status, (
         f"exit {result.exit_code}, not {status}\n{result.output}\n{result.exception!r}"
     )
