@@ -75,7 +75,7 @@ class GovernanceServicer(rpc.GovernanceServiceServicer):
         accepted = await self._registrar.register(
             signed.body, tuple(signed.records), wire.signatures(signed), submitter(context)
         )
-        return wire.acknowledgement(self._waiter.now(accepted))
+        return wire.acknowledgement(await self._waiter.sealed(accepted, context.time_remaining()))
 
 
 def _check_type(call: str, signed: submission_pb2.SignedSubmission) -> None:

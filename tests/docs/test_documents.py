@@ -32,7 +32,14 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = tuple(
     sorted([*(ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")), *DOCS.rglob("*.md")])
 )
-WALKED: Final = ("README.md", "docs/verifying.md", "docs/operating.md", "docs/witnessing.md")
+WALKED: Final = (
+    "README.md",
+    "docs/verifying.md",
+    "docs/operating.md",
+    "docs/witnessing.md",
+    "docs/sealing.md",
+    "docs/monitoring.md",
+)
 """The pages whose commands are run. docs/integrating.md has a test of its own."""
 
 _FENCED: Final = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
