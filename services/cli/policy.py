@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -54,6 +55,13 @@ def run(
             help="Ask this witness: its key, and the address that checkpoints are sent to. Repeat for several.",
         ),
     ] = None,
+    log_list: Annotated[
+        bool,
+        typer.Option(
+            "--log-list",
+            help="Print instead the list of every register's own key, for witnesses that know logs one by one.",
+        ),
+    ] = False,
     quorum: Annotated[
         str, typer.Option(help="How many of the witnesses make a quorum: all, any, or a number.")
     ] = "all",
@@ -65,7 +73,8 @@ def run(
     ledger's governance has published, if any. A policy that comes over the network is the operator's word
     until you have compared its fingerprint with the operator, and the witnesses, over another channel.
 
-    With --witness it is a new policy, for `daybook govern DIR publish-policy`.
+    With --witness it is a new policy, for `daybook govern DIR publish-policy`. With --log-list it is a list
+    in the format of the witness network.
 
     Examples:  daybook policy ./ledger > policy
 
@@ -83,6 +92,11 @@ def run(
         if file is not None:
             raise UsageError(f"{file} is one argument too many (did you mean: daybook policy show {file})")
         over_network = urlsplit(source).scheme in ("http", "https")
+        if log_list:
+            found = _fetched_vkeys(source) if over_network else _kept_vkeys(Path(source))
+            vkeys = [str(each) for each in found]
+            report({"log_list": vkeys}, ["logs/v0", *(f"vkey {each}" for each in vkeys)], as_json=as_json)
+            return
         policy = _fetched(source) if over_network else _kept(Path(source))
         if witness:
             policy = _asking(policy, witness, quorum)
@@ -156,10 +170,12 @@ def _asking(policy: Policy, witnesses: Sequence[str], quorum: str) -> Policy:
         raise UsageError(f"These witnesses make no policy: {error}", "POLICY_MALFORMED") from error
 
 
-def _kept(root: Path) -> Policy:
+@contextmanager
+def _ledger(root: Path) -> Iterator[tuple[VerifierKey, Ledger | None]]:
+    """Yield a ledger's governing vkey, and the ledger; None where it is not open yet."""
     directory = LedgerDirectory(root)
     try:
-        alone = _alone(read_public_key(public_path(directory.log_key)))
+        key = read_public_key(public_path(directory.log_key))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnreachableError(
             f"{root} is no ledger's directory (no keys/log.pub): name one, or a server's HTTP address as "
@@ -167,28 +183,41 @@ def _kept(root: Path) -> Policy:
             "UNREADABLE",
         ) from error
     if not directory.store.exists():
-        return alone
+        yield key, None
+        return
     store = SqliteStore(directory.store)
     try:
-        ledger = Ledger.open(store, alone.logs[0].key.name.removesuffix(_GOVERNING))
-        return PolicyInForce(ledger, time.time)() or alone
+        yield key, Ledger.open(store, key.name.removesuffix(_GOVERNING))
     finally:
         store.close()
 
 
+def _kept(root: Path) -> Policy:
+    with _ledger(root) as (key, ledger):
+        published = PolicyInForce(ledger, time.time)() if ledger is not None else None
+        return published or _alone(key)
+
+
+def _kept_vkeys(root: Path) -> Iterator[VerifierKey]:
+    with _ledger(root) as (key, ledger):
+        yield key
+        for name in sorted(ledger.fold.registers if ledger is not None else ()):
+            yield key.renamed(f"{key.name.removesuffix(_GOVERNING)}/{name}")
+
+
+def _fetched_vkeys(url: str) -> Iterator[VerifierKey]:
+    stated = _registers(url)
+    try:
+        for each in stated["registers"]:
+            yield VerifierKey.parse(each["vkey"])
+    except (KeyError, TypeError, AttributeError, MalformedError) as error:
+        raise UnreachableError(f"{url} does not list its registers' keys: {error!r}", "UNREADABLE") from error
+
+
 def _fetched(url: str) -> Policy:
     """Fetch the policy that a server states: its governing vkey, and the witness policy in force."""
-    address = f"{url.rstrip('/')}/registers.json"
+    stated = _registers(url)
     try:
-        # The scheme is http or https: the caller has looked.
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:  # noqa: S310
-            body = response.read(_MAX_REGISTERS)
-    except HTTPException as error:
-        raise UnreachableError(f"{address} is not answered in HTTP: is it the gRPC address?") from error
-    except (URLError, TimeoutError, ConnectionError) as error:
-        raise UnreachableError(f"{address} cannot be read: {getattr(error, 'reason', error)}") from error
-    try:
-        stated = json.loads(body)
         vkeys = [each["vkey"] for each in stated["registers"] if each["name"] == "governing"]
         alone = _alone(VerifierKey.parse(vkeys[0]))
         text = stated.get("witness_policy")
@@ -196,5 +225,19 @@ def _fetched(url: str) -> Policy:
             return alone
         policy = Policy.parse(text.encode())
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, MalformedError) as error:
-        raise UnreachableError(f"{address} does not name the ledger's key: {error!r}", "UNREADABLE") from error
+        raise UnreachableError(f"{url} does not name the ledger's key: {error!r}", "UNREADABLE") from error
     return Policy(alone.logs, policy.witnesses, policy.quorum)
+
+
+def _registers(url: str) -> Any:
+    address = f"{url.rstrip('/')}/registers.json"
+    try:
+        # The scheme is http or https: the caller has looked.
+        with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:  # noqa: S310
+            return json.loads(response.read(_MAX_REGISTERS))
+    except HTTPException as error:
+        raise UnreachableError(f"{address} is not answered in HTTP: is it the gRPC address?") from error
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise UnreachableError(f"{address} cannot be read: {getattr(error, 'reason', error)}") from error
+    except ValueError as error:
+        raise UnreachableError(f"{address} does not name the ledger's key: {error!r}", "UNREADABLE") from error
