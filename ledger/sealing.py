@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -50,14 +51,16 @@ class SealedReader:
 
         Of all notes of the register it bounds best how late the entry at `index` can have come in.
         """
-        return self._first_sealed(register, self._store.cosigned(register, index + 1, _BEYOND), _first)
+        kept = self._nearest_sealed(partial(self._store.next_cosigned, register), index + 1)
+        return self.assemble(register, kept[0].size, [one.first for one in kept]) if kept else None
 
     def last_up_to(self, register: str, size: int) -> SealedCheckpoint | None:
         """Return the largest sealed checkpoint of at most `size` entries, each witness's last line in it.
 
         Of all notes of the register it bounds best how early the entry at index `size` can have come in.
         """
-        return self._first_sealed(register, self._store.cosigned_back(register, size), _last)
+        kept = self._nearest_sealed(partial(self._store.last_cosigned, register), size)
+        return self.assemble(register, kept[0].size, [one.last for one in kept]) if kept else None
 
     def witnessed_by(self, register: str, time: int, size: int) -> SealedCheckpoint | None:
         """Return the largest sealed checkpoint of at most `size` entries whose quorum had cosigned by `time`.
@@ -65,9 +68,9 @@ class SealedReader:
         `time` is in POSIX seconds. First lines are in its note: those by which it is decided.
         """
         for kept in _by_size(self._store.cosigned_back(register, size)):
-            lines = [one.first for one in kept if cosignature_time(one.first.signature) <= time]
-            if self._is_quorum(lines):
-                return self.assemble(register, kept[0].size, lines)
+            by_then = [one for one in kept if cosignature_time(one.first.signature) <= time]
+            if self._is_quorum(by_then):
+                return self.assemble(register, kept[0].size, [one.first for one in by_then])
         return None
 
     def timeline(self, register: str) -> Timeline:
@@ -103,28 +106,32 @@ class SealedReader:
         note = format_note(text, [*signed, *known])
         return SealedCheckpoint(Checkpoint.parse(text), note, self.cosignatures(stored.size, known))
 
-    def _first_sealed(
-        self, register: str, kept: Iterable[Cosigned], line: Callable[[Cosigned], SignatureLine]
-    ) -> SealedCheckpoint | None:
-        for alike in _by_size(kept):
-            lines = [line(one) for one in alike]
-            if self._is_quorum(lines):
-                return self.assemble(register, alike[0].size, lines)
-        return None
+    def _nearest_sealed(
+        self, nearest: Callable[[tuple[str, int], int], Cosigned | None], start: int
+    ) -> list[Cosigned]:
+        """Return what witnesses have cosigned of the sealed size that is nearest to `start`; empty for none.
 
-    def _is_quorum(self, lines: Iterable[SignatureLine]) -> bool:
-        names = {self._names[line.by] for line in lines if line.by in self._names}
+        `nearest` finds what one of them has cosigned from a size on, upwards or downwards. Nearer than where
+        those of a quorum have all come, some of them have cosigned nothing: so many sizes as there may be in
+        between, none is looked at.
+        """
+        size = start
+        while True:
+            found = [nearest(by, size) for by in self._names]
+            kept = sorted((one for one in found if one is not None), key=lambda one: abs(one.size - start))
+            come = (one for number, one in enumerate(kept, 1) if self._is_quorum(kept[:number]))
+            reached = next((one.size for one in come), None)
+            if reached is None:
+                return []
+            if kept[0].size == reached:
+                return [one for one in kept if one.size == reached]
+            size = reached
+
+    def _is_quorum(self, kept: Iterable[Cosigned]) -> bool:
+        names = {self._names[one.first.by] for one in kept if one.first.by in self._names}
         return self._policy.quorum.root is not None and self._policy.quorum.is_met_by(names)
 
 
 def _by_size(kept: Iterable[Cosigned]) -> Iterator[list[Cosigned]]:
     for _, alike in groupby(kept, lambda one: one.size):
         yield list(alike)
-
-
-def _first(one: Cosigned) -> SignatureLine:
-    return one.first
-
-
-def _last(one: Cosigned) -> SignatureLine:
-    return one.last

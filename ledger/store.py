@@ -166,6 +166,17 @@ class Store(Protocol):
         """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
         ...
 
+    def next_cosigned(self, register: str, by: tuple[str, int], at_least: int) -> Cosigned | None:
+        """Return what a witness, by name and key ID, has cosigned of the smallest size that is `at_least`.
+
+        O(log n) over all that is kept, as `last_cosigned` is.
+        """
+        ...
+
+    def last_cosigned(self, register: str, by: tuple[str, int], at_most: int) -> Cosigned | None:
+        """Return what a witness, by name and key ID, has cosigned of the largest size that is `at_most`."""
+        ...
+
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
         """Keep cosignatures, and the note that they are of where its size has none yet; together or not at all.
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ledger.errors import ConflictError, StoreError
 from ledger.notes import SignatureLine
 from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
+
+_BEYOND: Final = 1 << 40
+"""A size that no register reaches."""
 
 
 @dataclass(slots=True)
@@ -122,6 +126,14 @@ class MemoryStore:
     def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
         """Yield who has cosigned the sizes `at_most` to 0, the largest size first."""
         yield from reversed(list(self.cosigned(register, 0, at_most + 1)))
+
+    def next_cosigned(self, register: str, by: tuple[str, int], at_least: int) -> Cosigned | None:
+        """Return what a witness has cosigned of the smallest size that is `at_least`."""
+        return next((one for one in self.cosigned(register, at_least, _BEYOND) if one.first.by == by), None)
+
+    def last_cosigned(self, register: str, by: tuple[str, int], at_most: int) -> Cosigned | None:
+        """Return what a witness has cosigned of the largest size that is `at_most`."""
+        return next((one for one in self.cosigned_back(register, at_most) if one.first.by == by), None)
 
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
         """Keep cosignatures, and the note that they are of where its size has none yet."""

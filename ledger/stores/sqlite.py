@@ -39,6 +39,7 @@ CREATE TABLE cosignature (
     last BLOB NOT NULL,
     PRIMARY KEY (register, size, name, key_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX cosignature_of_witness ON cosignature (register, name, key_id, size);
 """
 
 _TABLES: Final = f"""
@@ -81,6 +82,8 @@ BEGIN IMMEDIATE;
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
+
+_OF_WITNESS: Final = "SELECT size, first, last FROM cosignature WHERE register = ? AND name = ? AND key_id = ?"
 
 
 class SqliteStore:
@@ -290,6 +293,21 @@ class SqliteStore:
                 yield Cosigned(size, SignatureLine(name, key_id, first), SignatureLine(name, key_id, latest))
             # The name as it is kept, damaged or not: any other spelling would stand in another place.
             last, limit = rows[-1][:3], 1024
+
+    def next_cosigned(self, register: str, by: tuple[str, int], at_least: int) -> Cosigned | None:
+        """Return what a witness has cosigned of the smallest size that is `at_least`."""
+        return self._one_cosigned(register, by, "size >= ? ORDER BY size", at_least)
+
+    def last_cosigned(self, register: str, by: tuple[str, int], at_most: int) -> Cosigned | None:
+        """Return what a witness has cosigned of the largest size that is `at_most`."""
+        return self._one_cosigned(register, by, "size <= ? ORDER BY size DESC", at_most)
+
+    def _one_cosigned(self, register: str, by: tuple[str, int], place: str, size: int) -> Cosigned | None:
+        for found, first, last in self._rows(
+            f"{_OF_WITNESS} AND {place} LIMIT 1", (self._number(register), *by, size)
+        ):
+            return Cosigned(found, SignatureLine(*by, first), SignatureLine(*by, last))
+        return None
 
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
         """Keep cosignatures, and the note that they are of where its size has none yet."""

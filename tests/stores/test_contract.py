@@ -413,3 +413,24 @@ def test_cosignatures_are_found_forwards_and_backwards_by_size(store: Store) -> 
     assert list(store.cosigned(REGISTER, 9, 9)) == []
     assert list(store.cosigned_back(REGISTER, 40)) == wanted[:123][::-1]
     assert list(store.cosigned_back(OTHER, 49)) == []
+
+
+def test_what_one_witness_has_cosigned_is_found_by_size(store: Store) -> None:
+    """False if a witness were taken to have cosigned what another has, or not to have what it has."""
+    grow(store, OTHER, 50)
+    grow(store, REGISTER, 50)
+    for size in range(0, 50, 3):
+        lines = [line_of("a", size + 1), *([line_of("b", size + 1)] if size % 2 else [])]
+        store.keep_cosignatures([NewCosignatures(REGISTER, note_of(size), lines)])
+    store.keep_cosignatures([NewCosignatures(REGISTER, note_of(9), [line_of("b", 5)])])
+    store.keep_cosignatures([NewCosignatures(OTHER, note_of(49), [line_of("b", 1)])])
+    b = line_of("b", 0).by
+    for size in range(51):
+        kept = [one for one in store.cosigned(REGISTER, 0, 51) if one.first.by == b]
+        after = [one for one in kept if one.size >= size]
+        before = [one for one in kept if one.size <= size]
+        assert store.next_cosigned(REGISTER, b, size) == (after[0] if after else None)
+        assert store.last_cosigned(REGISTER, b, size) == (before[-1] if before else None)
+    assert store.next_cosigned(REGISTER, b, 9) == Cosigned(9, line_of("b", 5), line_of("b", 10))
+    assert store.next_cosigned(REGISTER, ("b", 9), 0) is None
+    assert store.last_cosigned(REGISTER, ("bb", 1), 50) is None

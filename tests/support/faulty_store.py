@@ -104,6 +104,12 @@ class FaultyStore:
     def cosigned_back(self, register: str, at_most: int) -> Iterator[Cosigned]:
         return self._call(lambda: self.inner.cosigned_back(register, at_most))
 
+    def next_cosigned(self, register: str, by: tuple[str, int], at_least: int) -> Cosigned | None:
+        return self._call(lambda: self.inner.next_cosigned(register, by, at_least))
+
+    def last_cosigned(self, register: str, by: tuple[str, int], at_most: int) -> Cosigned | None:
+        return self._call(lambda: self.inner.last_cosigned(register, by, at_most))
+
     def keep_cosignatures(self, cosigned: Sequence[NewCosignatures]) -> None:
         self._call(lambda: self.inner.keep_cosignatures(cosigned))
 
