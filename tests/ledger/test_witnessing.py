@@ -1,9 +1,8 @@
-"""Witness policies, quorums, and what the times of cosignatures prove."""
+"""Witness policies, quorums, and what they say of a checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 from itertools import combinations
 from typing import Any
 
@@ -15,16 +14,15 @@ from ledger.checkpoints import Checkpoint, sign_checkpoint
 from ledger.errors import LedgerError, MalformedError, SignatureError
 from ledger.hashing import Hash
 from ledger.notes import SignerKey, VerifierKey, format_note, split_note
-from ledger.timeline import Bounds, Timeline, judge_revocation
 from ledger.witnessing import (
     Cosignature,
-    Group,
     Policy,
     Quorum,
     check_clocks,
     cosign,
     judge,
 )
+from tests.support.quorums import quorums
 from tests.support.story import (
     GOVERNING_ORIGIN,
     LEDGER_ORIGIN,
@@ -315,83 +313,7 @@ def test_any_flipped_bit_of_a_note_that_just_meets_the_quorum_fails(data: st.Dat
         judge(bytes(changed), policy(), ORIGIN)
 
 
-# -- time
-
-
-def quorum_of(value: dict[str, Any]) -> Quorum:
-    """Return the quorum that a case of time-bounds.json gives."""
-    groups = tuple(Group(name, k, tuple(members)) for name, (k, members) in value["groups"].items())
-    root = None if value["quorum"] == "none" else value["quorum"]
-    return Quorum(tuple(value["witnesses"]), groups, root)
-
-
-@pytest.mark.parametrize("case", load("time-bounds.json"), ids=lambda case: case["name"])
-def test_time_bounds_are_those_of_the_vectors(case: dict[str, Any]) -> None:
-    """Were this false, a report would name a time that the witnesses do not support (section 15)."""
-    cosignatures = [Cosignature(**each) for each in case["cosignatures"]]
-    bounds = Timeline(cosignatures, quorum_of(case["policy"])).bounds(case["index"])
-    assert bounds == Bounds(case["not_before"], case["not_after"], case["comparable"])
-
-
-NESTED = Quorum(("a", "b", "c", "d"), (Group("x", 1, ("a", "b")), Group("q", 2, ("x", "c", "d"))), "q")
-
-
-def naive_bounds(
-    cosignatures: Collection[Cosignature], quorum: Quorum, index: int
-) -> tuple[int | None, int | None]:
-    """Return not-before and not-after word for word as formats.md, section 15, defines them."""
-    times = {each.time for each in cosignatures}
-    after = [
-        time
-        for time in times
-        if quorum.is_met_by({c.witness for c in cosignatures if c.time <= time and c.size > index})
-    ]
-    before = [
-        time
-        for time in times
-        if quorum.is_met_by({c.witness for c in cosignatures if c.time >= time and c.size <= index})
-    ]
-    return max(before, default=None), min(after, default=None)
-
-
-@given(
-    st.lists(
-        st.builds(Cosignature, st.sampled_from("abcd"), st.integers(0, 6), st.integers(1, 20)), max_size=14
-    ),
-    st.sampled_from(
-        [
-            NESTED,
-            Quorum(("a", "b", "c", "d"), (Group("q", 3, ("a", "b", "c", "d")),), "q"),
-            Quorum(("a",), (), "a"),
-        ]
-    ),
-)
-def test_a_timeline_agrees_with_the_definition_at_every_index(
-    cosignatures: list[Cosignature], quorum: Quorum
-) -> None:
-    """Were this false, answering for all indices at once would give another answer than for one."""
-    timeline = Timeline(cosignatures, quorum)
-    for index in range(8):
-        bounds = timeline.bounds(index)
-        assert (bounds.not_before, bounds.not_after) == naive_bounds(cosignatures, quorum, index)
-
-
-@st.composite
-def quorums(draw: st.DrawFn) -> Quorum:
-    """Return a quorum of random nested groups over at most 5 witnesses."""
-    witnesses = tuple("abcde"[: draw(st.integers(1, 5))])
-    free = list(witnesses)
-    groups: list[Group] = []
-    while len(free) > 1 or (free and not groups):
-        members = tuple(draw(st.lists(st.sampled_from(free), min_size=1, unique=True)))
-        group = Group(f"g{len(groups)}", draw(st.integers(1, len(members))), members)
-        groups.append(group)
-        free = [name for name in free if name not in members]
-        if len(groups) > 4:
-            break
-        free.append(group.name)
-    root = draw(st.sampled_from([*witnesses, *(group.name for group in groups)]))
-    return Quorum(witnesses, tuple(groups), root)
+# -- quorums
 
 
 @given(quorums())
@@ -400,14 +322,3 @@ def test_quorums_are_comparable_exactly_when_no_two_of_them_are_disjoint(quorum:
     sets = [set(chosen) for n in range(6) for chosen in combinations(quorum.witnesses, n)]
     met = [chosen for chosen in sets if quorum.is_met_by(chosen)]
     assert quorum.comparable == all(first & second for first in met for second in met)
-
-
-@pytest.mark.parametrize(
-    "case", load("revocation.json"), ids=lambda case: f"{case['verdict']} {case['entry_not_before']}"
-)
-def test_verdicts_on_revoked_keys_are_those_of_the_vectors(case: dict[str, Any]) -> None:
-    """Were this false, an entry would be condemned or cleared against formats.md, section 7."""
-    entry = Bounds(case["entry_not_before"], case["entry_not_after"], comparable=True)
-    revocation = Bounds(case["revocation_not_before"], case["revocation_not_after"], comparable=True)
-    verdict = judge_revocation(case["governing_size"], case["revoked_at"], entry, revocation, case["grace"])
-    assert verdict == case["verdict"]
