@@ -20,7 +20,7 @@ from services.cli import COMMANDS, SOFTWARE_FAULT, available, command
 from services.cli.reporting import Status
 from services.interceptors import CallMetrics
 from services.ledger_files import LedgerDirectory
-from services.settings import ServeSettings
+from services.settings import ServeSettings, WitnessSettings
 from services.tile_endpoint import build_app
 from services.witness.directory import WitnessDirectory
 from tests.support.ledger_dir import make_ledger
@@ -179,16 +179,23 @@ def test_exit_statuses_are_those_of_the_program() -> None:
     assert shown == [*Status, SOFTWARE_FAULT]
 
 
-def test_operating_lists_every_setting_with_its_default() -> None:
+def test_every_setting_is_listed_with_its_default() -> None:
     """If false, an operator sets what is not read, or misses what could be set."""
+    fields = ServeSettings.model_fields
+    of_sealing = {*WitnessSettings.model_fields, "anchor_seconds"}
     listed = table("docs/operating.md", "| option | environment | default | what |")
     expected = []
-    for name, setting in ServeSettings.model_fields.items():
+    for name in fields.keys() - of_sealing:
         option = f"--{name.replace('_', '-')}"
-        default = "none" if setting.default is None else f"`{setting.default}`"
+        default = "none" if fields[name].default is None else f"`{fields[name].default}`"
         shown = f"`{option}`" if option in options("serve") else "none"
         expected.append([shown, f"`DAYBOOK_{name.upper()}`", default])
-    assert [row[:3] for row in listed] == expected
+    assert sorted(row[:3] for row in listed) == sorted(expected)
+    sealing = {row[0]: row[1] for row in table("docs/sealing.md", "| setting | default | what |")}
+    assert sealing == {
+        f"`DAYBOOK_{name.upper()}`": f"`{fields[name].default}`" if fields[name].default else "the system's"
+        for name in of_sealing
+    }
 
 
 def test_operating_lists_every_metric() -> None:
