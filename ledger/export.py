@@ -12,12 +12,13 @@ from itertools import groupby, islice
 from typing import BinaryIO, Final, TypeAlias
 
 from ledger.checkpoints import Checkpoint, parse_decimal
-from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of
-from ledger.errors import MalformedError, StoreError
+from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of, parse_entry
+from ledger.errors import MalformedError, RejectedError, StoreError
 from ledger.governing import GOVERNING
 from ledger.hashing import leaf_hash
 from ledger.notes import MAX_NOTE_SIZE, SignatureLine, format_note, split_note
 from ledger.reader import RegisterReader, TileCache
+from ledger.records import LedgerOpened, parse_record
 from ledger.store import Cosigned, Head, Store, StoredNote
 from ledger.tiles import encode_bundle
 from ledger.tree import EMPTY, extend
@@ -75,6 +76,18 @@ def _block(kind: bytes, register: str, value: bytes) -> bytes:
 
 
 # Writing.
+
+
+def opening_of(store: Store) -> LedgerOpened:
+    """Return the record that opened the ledger: entry 0. Raises StoreError where the store has none."""
+    try:
+        (opening,) = store.entries(GOVERNING, 0, 1)
+        record = parse_record(parse_entry(opening).record)
+    except (ValueError, MalformedError, RejectedError) as error:
+        raise StoreError(f"{GOVERNING}: entry 0 is damaged; run fsck: {error}") from error
+    if not isinstance(record, LedgerOpened):
+        raise StoreError(f"{GOVERNING}: entry 0 opens no ledger; run fsck")
+    return record
 
 
 def export(store: Store, origin: str) -> Iterator[bytes]:

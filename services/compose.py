@@ -29,6 +29,7 @@ from services.ledger_files import (
     require_keys,
     write_key_pair,
 )
+from services.predecessors import Predecessor
 from services.published import Published
 from services.registrar import Registrar
 from services.restoring import PendingRestore, forget_pending, pending_restore
@@ -154,12 +155,17 @@ def new_key(name: str) -> SignerKey:
 
 
 def prepare_ledger(
-    root: Path, origin: str, operator: str, governance: Sequence[bytes], threshold: int
+    root: Path,
+    origin: str,
+    operator: str,
+    governance: Sequence[bytes],
+    threshold: int,
+    predecessor: Predecessor | None = None,
 ) -> bytes:
     """Make a ledger's directory with its own keys, and return the record that will open it.
 
-    `governance` has the public governance keys. The directory must not exist, or be empty. Nothing but keys
-    is in it until `open_ledger`.
+    `governance` has the public governance keys; `predecessor` is the ledger that this one succeeds, if any.
+    The directory must not exist, or be empty. Nothing but keys is in it until `open_ledger`.
     """
     directory = LedgerDirectory(root)
     directory.log_key.parent.mkdir(parents=True, mode=0o700)
@@ -173,6 +179,7 @@ def prepare_ledger(
             "ledger_key": str(log.verifier),
             "operator": operator,
             "origin": origin,
+            **({"predecessor": predecessor.member()} if predecessor else {}),
             "record_id": str(uuid4()),
             "register": "governing",
             "type": "ledger.opened/1",

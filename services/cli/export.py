@@ -14,11 +14,7 @@ from typing import IO, Annotated, Any, Final
 
 import typer
 
-from ledger.entries import parse_entry
-from ledger.errors import MalformedError, StoreError
-from ledger.export import Block, MessageBlock, export_blocks, export_file
-from ledger.governing import GOVERNING
-from ledger.records import LedgerOpened, parse_record
+from ledger.export import Block, MessageBlock, export_blocks, export_file, opening_of
 from ledger.store import Head, Store
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import decode_entries
@@ -54,7 +50,7 @@ def run(
         files.require_ledger()
         with closing(SqliteStore(files.store)) as store:
             heads = store.heads()
-            exporting = _Exporting(_origin(store))
+            exporting = _Exporting(opening_of(store).origin)
             total = sum(head.size for head in heads.values())
             with progress_bar("Exporting entries", total, as_json=as_json) as advance:
                 pieces = exporting.pieces(store, heads, advance)
@@ -66,18 +62,6 @@ def run(
             typer.echo("\n".join(_lines(exporting, heads, "stdout")), err=True)
         else:
             report(_value(exporting, heads, file), _lines(exporting, heads, str(file)), as_json=as_json)
-
-
-def _origin(store: Store) -> str:
-    """Return the origin that entry 0 of a ledger names. Raises StoreError where there is none."""
-    try:
-        (opening,) = store.entries(GOVERNING, 0, 1)
-        record = parse_record(parse_entry(opening).record)
-    except (ValueError, MalformedError) as error:
-        raise StoreError(f"{GOVERNING}: entry 0 is damaged; run fsck: {error}") from error
-    if not isinstance(record, LedgerOpened):
-        raise StoreError(f"{GOVERNING}: entry 0 opens no ledger; run fsck")
-    return record.origin
 
 
 @dataclass(slots=True)

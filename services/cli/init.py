@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +13,12 @@ from ledger.entries import Signature
 from ledger.errors import MalformedError, SignatureError
 from ledger.notes import SignerKey
 from ledger.values import is_ledger_origin
+from services.cli.policy_files import read_policy
 from services.cli.reporting import JsonOption, UsageError, expected_failures, report
 from services.compose import new_key, open_ledger, prepare_ledger
 from services.governing_requests import Request, read_signature
 from services.ledger_files import LedgerDirectory, public_path, read_public_key, read_secret_key, write_key_pair
+from services.predecessors import Predecessor, predecessor_in, predecessor_of
 
 OPERATOR_DECIDES = (
     "the governance key was made here, so whoever operates this ledger also decides who may write to it; "
@@ -40,31 +43,67 @@ def run(
         list[Path] | None,
         typer.Option(help="Signature over DIR/opening.request by a governance key held elsewhere."),
     ] = None,
+    succeeds: Annotated[
+        Path | None,
+        typer.Option(metavar="OLD", help="The closed ledger that it succeeds: its directory, or saved notes."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The closed ledger's policy file, for saved notes.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new ledger: its keys, its store, its governing register with entry 0.
 
     Entry 0 must be signed by every governance key. A key whose secret file lies beside its FILE.pub signs at
     once; for keys held elsewhere a request is written to DIR/opening.request, to be signed there with
-    `daybook govern sign`, and init is run again with --signature FILE for each. Examples:
+    `daybook govern sign`, and init is run again with --signature FILE for each.
+
+    A ledger that was restored and cannot catch up is closed for ever; its successor has a new origin and names
+    it: entry 0 carries its last checkpoint notes. Examples:
 
         daybook init ./ledger --origin ledger.example.gov.uk
 
         daybook init ./ledger --origin ledger.example.gov.uk --governance ico.pub --governance tna.pub
         --threshold 2
+
+        daybook init ./new --origin ledger-2.example.gov.uk --succeeds ./ledger
     """
     with expected_failures(as_json=as_json):
         if signature:
+            if succeeds:
+                raise UsageError("--succeeds stands in the request already: it goes without --signature")
             _finish(directory, signature, as_json=as_json)
         else:
-            _begin(directory, origin, operator or origin, governance or [], threshold, as_json=as_json)
+            old = _predecessor(succeeds, policy) if succeeds else None
+            _begin(directory, origin, operator or origin, governance or [], threshold, old, as_json=as_json)
+
+
+def _predecessor(old: Path, policy: Path | None) -> Predecessor:
+    if old.is_dir():
+        if policy is not None:
+            raise UsageError(f"--policy is for saved notes: {old} has its own key")
+        return predecessor_in(old)
+    if policy is None:
+        raise UsageError(
+            f"{old} holds notes: name the policy file that verifiers of that ledger hold with --policy"
+        )
+    return predecessor_of(old.read_bytes(), read_policy(policy))
 
 
 def _begin(
-    root: Path, origin: str, operator: str, governance: list[Path], threshold: int | None, *, as_json: bool
+    root: Path,
+    origin: str,
+    operator: str,
+    governance: list[Path],
+    threshold: int | None,
+    old: Predecessor | None,
+    *,
+    as_json: bool,
 ) -> None:
     if not is_ledger_origin(origin):
         raise UsageError("--origin must be 1 to 80 of a-z, 0-9, '.' and '-', such as ledger.example.gov.uk")
+    if old is not None and old.origin == origin:
+        raise UsageError(f"{origin} is closed for ever: its successor needs another origin")
     if root.exists() and any(root.iterdir()):
         if LedgerDirectory(root).waits():
             raise UsageError(LedgerDirectory(root).not_open_yet())
@@ -83,7 +122,7 @@ def _begin(
     try:
         own = None if governance else new_key(f"{origin}/governance")
         keys = [own.secret.public] if own else publics
-        opening = prepare_ledger(root, origin, operator, keys, threshold)
+        opening = prepare_ledger(root, origin, operator, keys, threshold, old)
         request = Request(f"{origin}/governing", opening)
         secrets = [own] if own else _secrets_of(governance)
         if own is not None:
@@ -98,9 +137,9 @@ def _begin(
             root.mkdir()
         raise
     if LedgerDirectory(root).opening_request.exists():
-        _say_pending(root, request, as_json=as_json)
+        _say_pending(root, request, old, as_json=as_json)
     else:
-        _say_open(root, request, own_governance=own is not None, as_json=as_json)
+        _say_open(root, request, old, own_governance=own is not None, as_json=as_json)
 
 
 def _secrets_of(governance: list[Path]) -> list[SignerKey]:
@@ -116,7 +155,7 @@ def _finish(root: Path, signatures: list[Path], *, as_json: bool) -> None:
     request = Request.parse(pending.read_bytes())
     open_ledger(root, request, [_signature(path, request) for path in signatures])
     pending.unlink()
-    _say_open(root, request, own_governance=False, as_json=as_json)
+    _say_open(root, request, None, own_governance=False, as_json=as_json)
 
 
 def _signature(path: Path, request: Request) -> Signature:
@@ -127,11 +166,12 @@ def _signature(path: Path, request: Request) -> Signature:
         raise UsageError(f"{path}: {error}", "SIGNATURE_INVALID") from error
 
 
-def _say_pending(root: Path, request: Request, *, as_json: bool) -> None:
+def _say_pending(root: Path, request: Request, old: Predecessor | None, *, as_json: bool) -> None:
     path = LedgerDirectory(root).opening_request
     report(
-        {"open": False, "request": str(path), "submission_id": request.submission_id},
+        {"open": False, "request": str(path), "submission_id": request.submission_id, **_succeeded(old)},
         [
+            *_succession(old),
             f"Not open yet: {path} waits for the signature of every governance key.",
             f"Its submission_id is {request.submission_id}: compare it before signing. Each holder runs",
             f"  daybook govern sign {path.name} --key KEYFILE --out KEYFILE.signature",
@@ -141,17 +181,48 @@ def _say_pending(root: Path, request: Request, *, as_json: bool) -> None:
     )
 
 
-def _say_open(root: Path, request: Request, *, own_governance: bool, as_json: bool) -> None:
+def _say_open(
+    root: Path, request: Request, old: Predecessor | None, *, own_governance: bool, as_json: bool
+) -> None:
     origin = request.register_origin.removesuffix("/governing")
     vkey = read_public_key(public_path(LedgerDirectory(root).log_key))
     if own_governance:
         typer.echo(f"daybook: {OPERATOR_DECIDES}", err=True)
     report(
-        {"open": True, "origin": origin, "ledger_key": str(vkey), "operator_governs": own_governance},
+        {
+            "open": True,
+            "origin": origin,
+            "ledger_key": str(vkey),
+            "operator_governs": own_governance,
+            **_succeeded(old),
+        },
         [
             f"Ledger {origin} is open in {root}.",
+            *_succession(old),
             f"Its key, which verifiers hold: {vkey}",
             f"Next: daybook govern {root} open-register DEPARTMENT/OFFICE --title …; daybook serve {root}",
         ],
         as_json=as_json,
     )
+
+
+def _succeeded(old: Predecessor | None) -> dict[str, Any]:
+    if old is None:
+        return {}
+    carried, left_out = (
+        [{"register": one.register, "size": one.size} for one in notes] for notes in (old.notes, old.left_out)
+    )
+    stated = {"origin": old.origin, "notes": carried, "left_out": left_out, "unsigned": list(old.unsigned)}
+    return {"succeeds": stated}
+
+
+def _succession(old: Predecessor | None) -> Iterator[str]:
+    if old is None:
+        return
+    notes = ", ".join(f"{one.register} at size {one.size}" for one in old.notes)
+    yield f"Entry 0 names {old.origin}, which it succeeds, and carries its last notes: {notes}."
+    if old.left_out:
+        left = ", ".join(f"{one.register} at size {one.size}" for one in old.left_out)
+        yield f"Left out, since a record holds no more: {left}. The last governing note covers their anchors."
+    for register in old.unsigned:
+        yield f"{old.origin} kept no checkpoint note of {register}."
