@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ledger.checkpoints import peek_origin
-from ledger.errors import MalformedError, SignatureError, VerificationError
+from ledger.errors import MalformedError, SignatureError, StoreError, VerificationError
 from ledger.governing import GOVERNING
 from ledger.witnessing import Policy
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
@@ -197,7 +197,13 @@ async def _origin_at(site: Site, origins: Sequence[str]) -> str:
 
 
 def _compared(opened: State, policy: Policy, other: Path | None) -> Comparison | None:
-    return None if other is None else compare_states(opened, other, policy)
+    if other is None:
+        return None
+    try:
+        return compare_states(opened, other, policy)
+    except StoreError as error:
+        # Copied while it was written, perhaps: then the next round compares.
+        return Comparison(undecided=[f"the other state cannot be read: {error}"])
 
 
 async def _once(site: Site, opened: State, policy: Policy, limits: Limits, told: _Told) -> Status:

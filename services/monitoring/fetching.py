@@ -149,13 +149,16 @@ class Site:
         except MalformedError as error:
             raise UnfitError(url, str(error)) from error
 
-    async def registers(self) -> frozenset[str]:
-        """Return the names on the operator's list of registers, whatever they are. Raises FetchError."""
+    async def registers(self) -> Mapping[str, int | None]:
+        """Return the operator's list of registers: names, whatever they are, and where each is said to open.
+
+        Where is an index of the governing register, None where it is not said. Raises FetchError.
+        """
         url = f"{self.url}/registers.json"
         data = await self._get(url, MAX_LISTING)
         try:
-            return frozenset(str(each["name"]) for each in json.loads(data)["registers"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return {str(each["name"]): _index(each) for each in json.loads(data)["registers"]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnfitError(url, f"no list of registers: {error!r}") from error
 
     def place(self, register: str, resource: str) -> str:
@@ -263,3 +266,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _index(listed: Mapping[str, Any]) -> int | None:
+    index = listed.get("opened_index")
+    return index if isinstance(index, int) and index >= 0 else None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from ledger import base64
+from ledger.admission import moment
+from ledger.entries import parse_entry
 from ledger.errors import MalformedError, SignatureError
 from ledger.governing import GOVERNING
 from ledger.notes import VerifierKey
@@ -47,7 +49,7 @@ _REREAD_FROM: Final = "reread"
 
 _PAUSE: Final = 0.5
 _NAMES_SHOWN: Final = 100
-_NOTES_SHOWN: Final = 20
+_LOOKED_UP: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Monitor:
         self._state = state
         self._policy = policy
         self._limits = limits
+        self._clock = clock
         self._judge = Judge(state, policy, clock)
         self._follower = Follower(site, state, policy, bar)
         self._anchors = AnchorCheck(state, policy, self._judge, limits.anchor_within, clock)
@@ -136,6 +139,7 @@ class Monitor:
             may_pass = made.findings and all(each.kind.may_pass for each in made.findings)
             left = until - time.monotonic()
             if not may_pass or left <= 0:
+                self._excuse_new(made)
                 return made
             await asyncio.sleep(min(_PAUSE, left))
 
@@ -151,11 +155,32 @@ class Monitor:
         for register, checkpoint in zip(registers, served, strict=True):
             await self._advance(made, register, before, checkpoint)
         if listed is not None:
-            await self._check_list(made, listed, frozenset(registers))
+            await self._check_list(made, listed)
         self._check_anchors(made, registers)
         await self._reread(made)
 
-    async def _listed(self, made: Round) -> frozenset[str] | None:
+    def _excuse_new(self, made: Round) -> None:
+        """Take a register that was opened a moment ago, and never served, for one that is still to come.
+
+        Where witnesses are away its first checkpoint is not sealed yet, and so not shown.
+        """
+        for finding in made.findings[:]:
+            if finding.kind is Kind.HIDDEN and self._is_new(finding.register):
+                made.findings.remove(finding)
+                made.troubles.append(Trouble(finding.register, f"{finding.what}; it was opened a moment ago"))
+
+    def _is_new(self, register: str) -> bool:
+        """Tell whether a register was never served, and opened no longer ago than an anchor may take."""
+        state = self._state.mirror.fold.registers.get(register)
+        if state is None or self._state.seen.latest(register) is not None:
+            return False
+        entry = parse_entry(self._state.mirror.reader(GOVERNING).entry(state.opened))
+        first = self._state.seen.next_above(GOVERNING, state.opened)
+        # The one is the ledger's claim; the other is not, but says nothing in a first round.
+        opened = min(moment(entry.acceptance.accepted_at), first.at if first else 0)
+        return self._clock() - opened <= self._limits.anchor_within
+
+    async def _listed(self, made: Round) -> Mapping[str, int | None] | None:
         try:
             return await self._site.registers()
         except AbsentError:
@@ -186,7 +211,9 @@ class Monitor:
     async def _follow(self, register: str, served: bytes | FetchError) -> None:
         if isinstance(served, AbsentError):
             if register == GOVERNING and self._state.seen.latest(GOVERNING) is None:
-                raise UnavailableError(served.url, f"{served.what}: no ledger is served here, or none that is sealed yet")
+                raise UnavailableError(
+                    served.url, f"{served.what}: no ledger is served here, or none that is sealed yet"
+                )
             raise FoundError(_hidden(register, served))
         if isinstance(served, FetchError):
             raise served
@@ -214,10 +241,10 @@ class Monitor:
             )
         )
 
-    async def _check_list(self, made: Round, listed: frozenset[str], opened: frozenset[str]) -> None:
-        if unopened := sorted(listed - opened - {GOVERNING}):
-            made.findings.append(await self._unopened(unopened))
-        if unlisted := sorted(opened - listed):
+    async def _check_list(self, made: Round, listed: Mapping[str, int | None]) -> None:
+        opened = self._state.mirror.fold.registers.keys()
+        await self._check_unopened(made, listed, sorted(listed.keys() - opened - {GOVERNING}))
+        if unlisted := sorted(opened - listed.keys()):
             made.findings.append(
                 Finding(
                     Kind.HIDDEN,
@@ -227,26 +254,42 @@ class Monitor:
                 )
             )
 
-    async def _unopened(self, names: list[str]) -> Finding:
-        """Return the finding of registers that are listed and not opened, with their notes where signed."""
-        notes = []
-        for name in filter(is_register, names[:_NOTES_SHOWN]):
-            served = await self._checkpoint(name)
-            if isinstance(served, bytes):
-                try:
-                    origin = self._state.mirror.register_origin(name)
-                    notes.append(self._policy.open(served, origin).note.trimmed())
-                except (MalformedError, SignatureError):
-                    continue
+    async def _check_unopened(
+        self, made: Round, listed: Mapping[str, int | None], names: Sequence[str]
+    ) -> None:
+        """Judge registers that are listed and not opened.
+
+        One that is said to be opened by governing entries that are still to come, and is not served, is to
+        come as well: those entries are not sealed yet.
+        """
+        size = self._state.size(GOVERNING)
+        notes = {name: note for name in names[:_LOOKED_UP] if (note := await self._signed(name)) is not None}
+        wrong = [name for name in names if name in notes or (listed[name] or 0) < size]
+        if len(wrong) < len(names):
+            made.remarks.append(f"{len(names) - len(wrong)} registers are listed that are still to be opened.")
+        if not wrong:
+            return
         signed = f"; checkpoints of {len(notes)} of them are signed by the ledger" if notes else ""
-        return Finding(
-            Kind.UNOPENED,
-            names[0] if len(names) == 1 and is_register(names[0]) else "",
-            f"the list of registers names {', '.join(map(ascii, names[:_NAMES_SHOWN]))}, which the first "
-            f"{self._state.size(GOVERNING)} governing entries do not open{signed}",
-            "registers are opened by entries of the governing register, and in no other way",
-            tuple(notes),
+        made.findings.append(
+            Finding(
+                Kind.UNOPENED,
+                wrong[0] if len(wrong) == 1 and is_register(wrong[0]) else "",
+                f"the list of registers names {', '.join(map(ascii, wrong[:_NAMES_SHOWN]))}, which the first "
+                f"{size} governing entries do not open{signed}",
+                "registers are opened by entries of the governing register, and in no other way",
+                tuple(notes.values()),
+            )
         )
+
+    async def _signed(self, name: str) -> bytes | None:
+        """Return the checkpoint note that is served of a register, where the ledger has signed it."""
+        served = await self._checkpoint(name) if is_register(name) else None
+        if not isinstance(served, bytes):
+            return None
+        try:
+            return self._policy.open(served, self._state.mirror.register_origin(name)).note.trimmed()
+        except (MalformedError, SignatureError):
+            return None
 
     def _check_anchors(self, made: Round, registers: list[str]) -> None:
         anchors = self._anchors.check(made.broken())

@@ -215,6 +215,9 @@ def test_two_states_are_compared_with_and_without_a_round(it: Monitored, tmp_pat
         *("monitor", "--policy", it.policy_file, "--state", mine, "--compare", tmp_path), status=2
     )["error"]
     assert "not a monitor's state" in error["message"]
+    (theirs / "seen.sqlite3").write_bytes(b"x" * 5_000)
+    told = run_json("monitor", "--policy", it.policy_file, "--state", mine, "--compare", theirs, status=3)
+    assert "cannot be read" in told["compared"]["undecided"][0]
 
 
 def test_a_split_view_is_status_1_when_compared(tmp_path: Path) -> None:

@@ -184,6 +184,17 @@ async def test_an_anchor_of_what_is_no_register_of_the_ledger_is_found(
     assert why in finding.what
 
 
+async def test_an_anchor_from_before_its_register_was_opened_is_found(it: Monitored) -> None:
+    """False if the ledger could commit to a register before anybody had decided to have it."""
+    index = it.anchor(note=sign(SECOND, []))
+    it.held.open_register(SECOND)
+    it.publish(at=30)
+    (finding,) = await findings(it, 30)
+    assert finding.kind is Kind.ANCHOR
+    assert f"entry {index} " in finding.what
+    assert "not open then" in finding.what
+
+
 async def test_an_anchor_that_is_not_signed_by_the_ledger_is_found(it: Monitored) -> None:
     """False if a note with a changed size passed as an anchor."""
     it.anchor(note=it.notes[REGISTER].replace(b"\n10\n", b"\n11\n"))
@@ -208,7 +219,7 @@ async def test_the_anchors_of_a_register_that_cannot_be_read_are_compared_later(
     """False if trouble with one register hid what its anchors say, for ever or at once."""
     del it.site.files[CHECKPOINT]
     made = await it.round(30)
-    assert [each.kind for each in made.findings] == [Kind.HIDDEN]
+    assert [each.register for each in made.troubles] == [REGISTER]
     assert made.anchors == 0
     it.refresh(REGISTER, 40)
     made = await it.round(40)

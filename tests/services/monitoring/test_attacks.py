@@ -6,6 +6,7 @@ Where the log key is needed, the attacker has it: it is the operator.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ledger.stores.memory import MemoryStore
 from ledger.tiles import encode_bundle
 from services.monitoring.findings import EntryProof, Finding, Kind, check, keep
 from services.monitoring.following import STRETCH
-from services.monitoring.rounds import Limits
+from services.monitoring.rounds import ANCHOR_WITHIN, Limits
 from tests.support.ledger_story import SECOND
 from tests.support.ledgers import (
     DEPARTMENT,
@@ -310,6 +311,40 @@ async def test_a_register_that_was_never_opened_is_found(it: Monitored) -> None:
     assert finding.notes == (it.site.files[f"/logs/{SECOND}/checkpoint"],)
 
 
+async def test_a_register_that_is_still_to_be_opened_is_not_accused(it: Monitored) -> None:
+    """False if a ledger whose witnesses are away, so that an opening is not sealed yet, were accused of it."""
+    stated: list[dict[str, object]] = [{"name": GOVERNING}, {"name": REGISTER, "opened_index": 1}]
+    listing = {"registers": [*stated, {"name": SECOND, "opened_index": 3}]}
+    it.site.files["/registers.json"] = json.dumps(listing).encode()
+    made = await it.round()
+    assert made.findings == []
+    assert made.remarks == ["1 registers are listed that are still to be opened."]
+    # But not where the governing entries that are served say otherwise, nor once it is served.
+    listing = {"registers": [*stated, {"name": SECOND, "opened_index": 2}]}
+    it.site.files["/registers.json"] = json.dumps(listing).encode()
+    await one_finding(it, Kind.UNOPENED, SECOND)
+    listing = {"registers": [*stated, {"name": SECOND, "opened_index": 3}]}
+    it.site.files["/registers.json"] = json.dumps(listing).encode()
+    it.site.put(SECOND, [], sign(SECOND, []))
+    await one_finding(it, Kind.UNOPENED, SECOND)
+
+
+async def test_a_register_that_was_opened_a_moment_ago_may_be_still_to_come(it: Monitored) -> None:
+    """False if a new register whose first checkpoint is not sealed yet were hidden, or were never missed."""
+    del it.site.files[CHECKPOINT]
+    made = await it.round(at=0)
+    assert made.findings == []
+    assert [each.register for each in made.troubles] == [REGISTER]
+    assert "opened a moment ago" in made.troubles[0].why
+    assert (await it.round(at=ANCHOR_WITHIN)).findings == []
+    made = await it.round(at=ANCHOR_WITHIN + 1)
+    assert [each.kind for each in made.findings] == [Kind.HIDDEN]
+    # Somebody who comes later sees by the opening's own time that it was long ago.
+    shutil.rmtree(it.state)
+    made = await it.round(at=EPOCH - BEGAN + ANCHOR_WITHIN + 10)
+    assert [each.kind for each in made.findings] == [Kind.HIDDEN]
+
+
 async def test_names_on_a_list_lead_nowhere(it: Monitored, tmp_path: Path) -> None:
     """False if a name that the operator makes up could reach another page, or another file of the monitor."""
     it.site.list([GOVERNING, REGISTER, "../../x", "\x1b[2J", "a/b/../../../etc"])
@@ -359,7 +394,7 @@ FORGERIES: dict[str, tuple[Callable[[Monitored], bytes], str]] = {
     "by-a-key-that-was-never-authorised": (lambda _: later(500, STRANGER), "never authorised"),
     "with-a-signature-over-something-else": (wrongly_signed, "signature"),
     "unsigned-though-a-decision": (lambda _: unsigned(decision(500)), "cannot stand unsigned"),
-    "a-submission-that-is-there-already": (lambda it: it.entries(REGISTER)[5], "does not go on"),
+    "a-part-of-a-submission": (lambda it: it.entries(REGISTER)[5], "does not go on"),
     "judged-against-an-older-view": (lambda _: later(500, view=2), "never authorised"),
     "not-an-entry": (lambda _: b"{}\n{}", "damaged"),
     "of-another-register": (lambda _: later(500, register=SECOND), "signature"),
@@ -383,6 +418,16 @@ async def test_an_entry_that_registration_cannot_have_made_is_proved_to_be_signe
     assert "with this entry at 300" in proved(finding, tmp_path)
     with it.opened() as state:
         assert state.size(REGISTER) == 300
+
+
+async def test_a_submission_that_is_appended_twice_is_a_forgery(it: Monitored) -> None:
+    """False if what was sent once could stand in the register twice."""
+    it.held.add([300])
+    it.publish()
+    assert (await it.round()).findings == []
+    serve(it, REGISTER, [*it.entries(REGISTER), it.entries(REGISTER)[300]])
+    finding = await one_finding(it, Kind.FORGED)
+    assert "appended already, at index 300" in finding.what
 
 
 async def test_a_record_that_is_registered_twice_is_a_forgery(it: Monitored) -> None:

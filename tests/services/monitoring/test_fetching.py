@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -198,7 +199,10 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 async def test_the_list_of_registers_has_names(site: Site, served: TiledSite) -> None:
     """False if the operator's list could not be compared."""
     served.list(["governing", "a/b"])
-    assert await site.registers() == {"governing", "a/b"}
+    assert await site.registers() == {"governing": None, "a/b": None}
+    stated = [{"name": "a/b", "opened_index": 3}, {"name": "c/d", "opened_index": -1}, {"name": 7}]
+    served.files["/registers.json"] = json.dumps({"registers": stated}).encode()
+    assert await site.registers() == {"a/b": 3, "c/d": None, "7": None}
 
 
 @pytest.mark.parametrize(
