@@ -1,0 +1,118 @@
+"""Which governing entries anchor which registers, found by index, and after every start the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger import canonical
+from ledger.anchors import Anchored, Anchors, anchored_by
+from ledger.entries import form_ledger_entry, parse_entry
+from ledger.governing import GOVERNING
+from ledger.ledger import Ledger
+from ledger.own_records import checkpoint_anchored, uuid8
+from ledger.stores.memory import MemoryStore
+from tests.support.growing_log import GrowingLog
+from tests.support.ledger_story import SECOND, anchor
+from tests.support.ledgers import ORIGIN, REGISTER, LedgerUnderTest, open_ledger
+
+LOG = GrowingLog(f"{ORIGIN}/{REGISTER}")
+AT = "2026-07-01T00:00:00.000Z"
+
+
+def anchoring(note: bytes) -> bytes:
+    """Return a governing entry that anchors a note."""
+    return form_ledger_entry(checkpoint_anchored(note), AT, 3)
+
+
+def test_an_anchor_says_which_register_up_to_what_size() -> None:
+    """If false, a receipt would show another register's anchor, or one that does not cover its entry."""
+    assert anchored_by(9, parse_entry(anchoring(LOG.note(5)))) == Anchored(REGISTER, 5, 9)
+    assert anchored_by(9, parse_entry(anchoring(LOG.note(0)))) == Anchored(REGISTER, 0, 9)
+
+
+def test_what_only_looks_like_an_anchor_anchors_nothing() -> None:
+    """If false, receipts could be built around what is no anchor, or the ledger not start for it."""
+    stated = canonical.parse(checkpoint_anchored(LOG.note(5)))
+    for text in (
+        "no note at all\n",
+        "no checkpoint\n\n— name AAAAAAAA\n",
+        LOG.note(5).decode().replace("\n5\n", "\n05\n"),
+        LOG.note(5).decode()[:-1] + "x\n",
+    ):
+        record = canonical.format({**stated, "checkpoint": text, "record_id": uuid8(text.encode())})
+        assert anchored_by(9, parse_entry(form_ledger_entry(record, AT, 3))) is None
+    broken = canonical.format({**stated, "version": 2})
+    assert anchored_by(9, parse_entry(form_ledger_entry(broken, AT, 3))) is None
+
+
+def test_a_signed_entry_anchors_nothing(tmp_path: Path) -> None:
+    """If false, governance keys could anchor what no witness has sealed."""
+    held = open_ledger(MemoryStore(), tmp_path / "marks")
+    held.open_register(SECOND, title='"type":"checkpoint.anchored/1"')
+    reader = held.ledger.reader(GOVERNING)
+    for index in range(held.ledger.heads()[GOVERNING].size):
+        assert anchored_by(index, parse_entry(reader.entry(index))) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=15))
+def test_the_first_anchor_that_covers_an_entry_is_found(made: list[tuple[str, int]]) -> None:
+    """If false, a receipt would be bounded later than it might, or have no anchor though there is one."""
+    all_made = [Anchored(register, size, index) for index, (register, size) in enumerate(made)]
+    together, one_by_one = Anchors(), Anchors()
+    together.add(all_made)
+    for each in all_made:
+        one_by_one.add([each])
+    for register in "abc":
+        of_it = [each for each in all_made if each.register == register]
+        for anchors in (together, one_by_one):
+            latest = anchors.latest(register)
+            assert (latest and latest.size) == max((each.size for each in of_it), default=None)
+            for index in range(11):
+                found = anchors.covering(register, index)
+                covering = [each for each in of_it if each.size > index]
+                assert (found is None) == (not covering)
+                if found is not None:
+                    assert found in covering
+                    # The earliest in the governing register, so that it was witnessed the earliest.
+                    assert found.index == min(each.index for each in covering)
+
+
+def grown(tmp_path: Path) -> LedgerUnderTest:
+    """Return a ledger with anchors of two registers."""
+    held = open_ledger(MemoryStore(), tmp_path / "marks")
+    held.open_register(SECOND)
+    anchor(held, SECOND)
+    for first in range(0, 9, 3):
+        held.add(range(first, first + 3))
+        anchor(held, REGISTER)
+    return held
+
+
+def test_a_ledger_knows_its_anchors_as_they_come_and_after_a_start(tmp_path: Path) -> None:
+    """If false, receipts would lose their anchors at every restart, or show some that are not committed."""
+    held = grown(tmp_path)
+    again = Ledger.open(held.ledger.store, ORIGIN)
+    for anchors in (held.ledger.anchors, again.anchors):
+        assert anchors.latest(REGISTER) == Anchored(REGISTER, 9, 7)
+        assert [anchors.covering(REGISTER, index) for index in (0, 2, 3, 8, 9)] == [
+            Anchored(REGISTER, 3, 5),
+            Anchored(REGISTER, 3, 5),
+            Anchored(REGISTER, 6, 6),
+            Anchored(REGISTER, 9, 7),
+            None,
+        ]
+        assert anchors.latest(SECOND) == Anchored(SECOND, 0, 4)
+        assert anchors.latest(GOVERNING) is None
+
+
+def test_an_anchor_of_a_turn_that_is_dropped_is_none(tmp_path: Path) -> None:
+    """If false, a failed commit would leave receipts that point at entries which are not there."""
+    held = grown(tmp_path)
+    before = held.ledger.anchors.latest(REGISTER)
+    turn = held.ledger.turn()
+    turn.append_ledger_written(GOVERNING, checkpoint_anchored(LOG.note(77)), AT)
+    turn.finish({})
+    assert held.ledger.anchors.latest(REGISTER) == before
