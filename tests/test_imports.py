@@ -118,6 +118,16 @@ def test_a_witness_imports_only_pure_modules_of_the_ledger_and_itself(path: Path
     assert {each for each in own if not each.startswith("services.witness.")} <= pure
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "services/monitoring").glob("*.py")), ids=lambda path: path.stem
+)
+def test_a_monitor_shares_no_code_with_the_servers_that_it_reads_from(path: Path) -> None:
+    """False if a fault in what serves a ledger could hide itself from whoever watches it."""
+    own = {each for each in imports(path) if each.startswith(("services", "daybook", "grpc"))}
+    allowed = ("services.monitoring", "services.ledger_files")
+    assert all(each.startswith(allowed) for each in own)
+
+
 def test_verifying_loads_no_network_and_no_database() -> None:
     """False if an auditor's verifier pulled in code that it has no use for."""
     loaded = subprocess.run(
