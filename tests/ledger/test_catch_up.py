@@ -244,6 +244,8 @@ def test_cosignatures_of_both_sides_are_kept_first_and_last(tmp_path: Path, told
     )
     assert list(again.store.cosigned(REGISTER, 0, 9)) == [Cosigned(3, first, last), Cosigned(3, other, other)]
     assert keep_notes(again, held.ledger.store) == type(brought)(0, 0)
+    assert keep_notes(held.ledger, again.store) == type(brought)(0, 2)
+    assert list(held.ledger.store.cosigned(REGISTER, 0, 9)) == list(again.store.cosigned(REGISTER, 0, 9))
 
 
 def _exported(held: LedgerUnderTest) -> io.BytesIO:

@@ -281,6 +281,8 @@ def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:
         ((name, key_id, first, last),) = connection.execute(
             "SELECT name, key_id, first, last FROM cosignature WHERE register = 2 AND size = 77 LIMIT 1"
         )
+        ((*whose, early, late),) = connection.execute("SELECT * FROM cosignature WHERE first != last LIMIT 1")
+    twice_the_other_way_round = (*whose, late, early)
     added: dict[str, list[tuple[object, ...]]] = {
         "register": [(9, "department-for-testing/nobody", 0, EMPTY_ROOT), (9, "access", 0, EMPTY_ROOT)],
         "stretch": [(number + 77, entries), (number + 77, b""), (number + 10, b""), (number + 4096, entries)],
@@ -292,6 +294,7 @@ def test_an_added_row_is_found_and_named(sound: Path, tmp_path: Path) -> None:
             *((at, size, name, key_id, first, last) for at, size in ((2, 5), (2, 78), (2, 70), (5, 0), (9, 0))),
             (2, -1, name, key_id, first, last),
             (2, 70, "stranger", 1, b"", b""),
+            twice_the_other_way_round,
             (2, 70, "stranger", 1, bytes(72), bytes(72)),
         ],
     }

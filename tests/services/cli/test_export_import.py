@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from ledger.checkpoints import Checkpoint
 from ledger.entries import parse_entry
 from ledger.errors import SplitViewError
+from ledger.export import NoteBlock, export_file, read_export
 from ledger.governing import GOVERNING
 from ledger.hashing import Hash
 from ledger.ledger import Ledger
@@ -208,8 +210,12 @@ def test_a_lost_store_comes_back_beside_the_keys(ledger: LedgerOnDisk, export: P
     """False if somebody with the keys and an export, but no store, had to begin a new ledger."""
     run("export", ledger.root, export)
     before = contents(ledger.directory)
+    with closing(SqliteStore(ledger.directory.store)) as store:
+        store._writer.execute("DELETE FROM note")
+        shutil.copy(f"{ledger.directory.store}-wal", ledger.root.with_name("left-over"))
     ledger.directory.store.unlink()
-    Path(f"{ledger.directory.store}-wal").write_bytes(b"left over from a store that is gone")
+    # What the store had not yet been given when it was lost is of no other store.
+    shutil.copy(ledger.root.with_name("left-over"), f"{ledger.directory.store}-wal")
     told = run_json("import", ledger.root, export)
     assert {each["register"]: each["stored_size"] for each in told["recovered"]} == {GOVERNING: 0, REGISTER: 0}
     assert not told["is_copy"]
@@ -241,6 +247,19 @@ def test_an_export_that_ends_earlier_changes_nothing_and_says_so(
     assert f"{export} holds nothing that {ledger.root} lacks: nothing was changed." in told
     assert files(ledger.root) == before
     assert not run_json("import", ledger.root, export)["changed"]
+
+
+def test_what_no_note_covers_is_brought_in_and_told(
+    ledger: LedgerOnDisk, older: LedgerOnDisk, export: Path
+) -> None:
+    """False if what a killed server had acknowledged were left behind, or passed for signed."""
+    run("export", ledger.root, export)
+    blocks = list(read_export(io.BytesIO(export.read_bytes())).blocks)
+    uncovered = [block for block in blocks if not (isinstance(block, NoteBlock) and block.size == 11)]
+    export.write_bytes(b"".join(export_file(ORIGIN, uncovered)))
+    told = run("import", older.root, export).output
+    assert f"{REGISTER}: no checkpoint note covers the last 3 entries; their authors' signatures do." in told
+    add(older, [12])
 
 
 def test_marks_that_know_of_more_than_the_export_are_told(
@@ -310,6 +329,19 @@ def test_an_altered_export_is_refused(ledger: LedgerOnDisk, older: LedgerOnDisk,
         assert text in data
         export.write_bytes(data.replace(text, text.replace(b"Decision", b"Derision")))
         assert "signature or shape" in run("import", older.root, export, status=1).output
+
+
+@pytest.mark.usefixtures("untouched")
+def test_an_altered_message_that_no_note_covers_is_refused(
+    ledger: LedgerOnDisk, older: LedgerOnDisk, export: Path
+) -> None:
+    """False if what was accepted last could be lost or changed on its way: only its author vouches for it."""
+    run("export", ledger.root, export)
+    blocks = list(read_export(io.BytesIO(export.read_bytes())).blocks)
+    uncovered = [block for block in blocks if not (isinstance(block, NoteBlock) and block.size == 11)]
+    assert len(uncovered) == len(blocks) - 1
+    export.write_bytes(b"".join(export_file(ORIGIN, uncovered)).replace(b'"Decision 10"', b'"Decision 11"'))
+    assert "registration cannot have made" in run("import", older.root, export, status=1).output
 
 
 @pytest.mark.usefixtures("untouched")

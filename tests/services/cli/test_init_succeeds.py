@@ -124,7 +124,10 @@ def test_saved_notes_are_enough_under_the_policy_of_the_old_ledger(old: LedgerOn
     names = "".join(f"witness w{number} {each.cosigner}\n" for number, each in enumerate(WITNESSES))
     (tmp_path / "policy").write_text(f"log {old.policy.logs[0].key}\n{names}quorum none\n", encoding="utf-8")
     saved = tmp_path / "saved"
-    saved.write_bytes(b"\n".join([register_note, first, second, format_note(text, [log, stranger])]))
+    with closing(SqliteStore(old.directory.store)) as store:
+        (smaller, *_) = store.notes(GOVERNING, 0, 99)
+    notes = [register_note, first, second, smaller.note, format_note(text, [log, stranger])]
+    saved.write_bytes(b"\n".join(notes))
     run("init", tmp_path / "new", "--origin", NEW, "--succeeds", saved, "--policy", tmp_path / "policy")
     assert notes_of(opening_record(tmp_path / "new")) == [
         format_note(text, [log, *lines(text, EPOCH)]),
