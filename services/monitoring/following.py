@@ -69,8 +69,7 @@ class Follower:
                     waiting += await self._read(opened, register, size, size + len(waiting), stop)
                 replayed, finished = self._replay(register, waiting, size)
                 if replayed == Replayed(size):
-                    if size + len(waiting) < stop:
-                        continue
+                    # A stretch is longer than any submission, so this one goes on beyond what was signed.
                     replayed = Replayed(
                         size, Fault(size, f"the checkpoint of size {stop} divides its submission")
                     )

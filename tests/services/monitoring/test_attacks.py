@@ -248,6 +248,21 @@ async def test_one_byte_of_any_tile_is_found(it: Monitored, tile: str, byte: int
     assert "tile" in finding.what
 
 
+async def test_a_page_and_its_tile_that_are_altered_together_do_not_accuse_the_ledger(it: Monitored) -> None:
+    """False if somebody between ledger and monitor could make it look as if the ledger had signed that."""
+    bundle, tile = f"/logs/{REGISTER}/tile/entries/000", f"/logs/{REGISTER}/tile/0/000"
+    entries = it.entries(REGISTER)[:256]
+    entries[7] = entries[7].replace(b"Decision", b"Decisiom")
+    it.site.files[bundle] = encode_bundle(entries)
+    it.site.files[tile] = b"".join(map(leaf_hash, entries))
+    finding = await one_finding(it, Kind.ALTERED)
+    assert "tiles" in finding.what
+    # Nor does an altered tile hide what the ledger has signed.
+    it.site.put(REGISTER, [*it.entries(REGISTER), b"none"], sign(REGISTER, [*it.entries(REGISTER), b"none"]))
+    it.site.files[tile] = b"".join(map(leaf_hash, entries))
+    assert (await one_finding(it, Kind.FORGED)).proof is not None
+
+
 async def test_one_byte_of_a_tile_on_the_way_through_a_long_register_is_found(it: Monitored) -> None:
     """False if a proof between two stretches were believed, whatever it is made of."""
     it.held.fill(2 * STRETCH)

@@ -64,6 +64,22 @@ async def test_a_partial_one_that_is_gone_is_cut_from_the_full_one(site: Site, s
         await site.bundle(REGISTER, Bundle(1, 3))
 
 
+@pytest.mark.parametrize("data", [HASHES[:95], HASHES[:97], HASHES[:128], b""])
+async def test_a_tile_of_another_width_is_unfit(site: Site, served: TiledSite, data: bytes) -> None:
+    """False if hashes that were not asked for, or half a hash, passed for a tile."""
+    served.files[f"{PREFIX}/tile/0/000.p/3"] = data
+    with pytest.raises(UnfitError):
+        await site.tile(REGISTER, Tile(0, 0, 3))
+
+
+@pytest.mark.parametrize("data", [encode_bundle(ENTRIES[:1]), encode_bundle(ENTRIES[:3]), b"\0", b""])
+async def test_a_bundle_of_another_width_is_unfit(site: Site, served: TiledSite, data: bytes) -> None:
+    """False if entries beyond those that were signed were read, or some left out."""
+    served.files[f"{PREFIX}/tile/entries/000.p/2"] = data
+    with pytest.raises(UnfitError):
+        await site.bundle(REGISTER, Bundle(0, 2))
+
+
 async def test_compressed_answers_are_unpacked(site: Site, served: TiledSite) -> None:
     """False if a server that compresses bundles, as it should, could not be read."""
     served.answers[f"{PREFIX}/tile/entries/000"] = zipped(encode_bundle(ENTRIES))
@@ -155,6 +171,7 @@ async def test_bytes_after_a_compressed_answer_are_not_passed_over(site: Site, s
         await site.checkpoint(REGISTER)
 
 
+@pytest.mark.timeout(60)
 async def test_a_server_that_says_no_more_is_given_up(served: TiledSite) -> None:
     """False if a server could hold a monitor up for ever."""
     served.answers[CHECKPOINT] = silent
