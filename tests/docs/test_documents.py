@@ -250,6 +250,9 @@ def test_operating_names_every_file_of_a_ledger(tmp_path: Path) -> None:
         known.log_key,
         known.governance_key,
         known.opening_request,
+        known.declared_witnesses,
+        known.pending_restore,
+        known.scratch,
     ):
         assert str(part) in listed
 
