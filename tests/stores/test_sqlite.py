@@ -89,6 +89,18 @@ def test_of_two_writers_one_is_refused(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_register_that_another_process_opens_is_read(tmp_path: Path) -> None:
+    """False if an export of a served ledger failed where a register was opened after it began."""
+    writer, reader = SqliteStore(tmp_path / "store"), SqliteStore(tmp_path / "store")
+    writer.commit([batch("a/b", None, 2)])
+    assert reader.heads()["a/b"].size == 2
+    assert reader.entries("a/b", 0, 9) == writer.entries("a/b", 0, 9)
+    with pytest.raises(StoreError, match="has no register"):
+        reader.entries("a/c", 0, 9)
+    writer.close()
+    reader.close()
+
+
 def test_a_closed_store_cannot_be_used_in_any_thread(tmp_path: Path) -> None:
     """False if a thread that had not read yet opened the file again after it was closed."""
     store = SqliteStore(tmp_path / "store")

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from ledger.checkpoints import Checkpoint
+from ledger.ed25519 import SecretKey
 from ledger.entries import parse_entry
 from ledger.errors import SplitViewError
 from ledger.export import NoteBlock, export_file, read_export
 from ledger.governing import GOVERNING
 from ledger.hashing import Hash
 from ledger.ledger import Ledger
-from ledger.notes import split_note
+from ledger.notes import SignerKey, cosignature_line, split_note
 from ledger.reader import RegisterReader, TileCache
 from ledger.records import RestoreDeclared, parse_record
+from ledger.store import NewCosignatures
 from ledger.stores.sqlite import SqliteStore
 from services.client.signing import sign_submission
 from services.compose import embedded, register_locally
@@ -28,7 +30,8 @@ from services.ledger_files import LedgerDirectory, WriterLock
 from services.restoring import NOTHING_PENDING, pending_restore, read_pending, write_pending
 from services.signing import HighWaterMarks
 from tests.support.command import run, run_json
-from tests.support.ledger_dir import LedgerOnDisk, make_ledger, opening
+from tests.support.ledger_dir import LedgerOnDisk, governing, make_ledger, opening
+from tests.support.ledger_story import WITNESSES
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER, decision
 from tests.support.store_surgery import flip_in_entry, opened
 
@@ -157,6 +160,55 @@ def test_what_cannot_be_exported_or_written_to_is_told(ledger: LedgerOnDisk, tmp
     assert "no ledger" in run("export", tmp_path, tmp_path / "x", status=2).output
     assert "is no file" in run("export", ledger.root, tmp_path, status=2).output
     assert "--json" in run("export", ledger.root, "--json", status=2).output
+
+
+# Cosignatures.
+
+
+def test_cosignatures_go_with_an_export_and_fsck_counts_and_checks_them(
+    ledger: LedgerOnDisk, export: Path, tmp_path: Path
+) -> None:
+    """False if the word of witnesses were lost on the way, or could be altered without a word."""
+    lines = [
+        f"log {ledger.policy.logs[0].key}",
+        *(f"witness w{number} {witness.cosigner}" for number, witness in enumerate(WITNESSES)),
+        "quorum none",  # so that nobody is asked
+    ]
+    policy = governing(
+        "policy.published/1",
+        kind="witness",
+        name="default",
+        effective_from="2026-07-01T00:00Z",
+        text="".join(f"{line}\n" for line in lines),
+    )
+    register_locally(ledger.root, policy.body, policy.records, policy.signatures)
+    stranger = SignerKey("stranger.test/w", SecretKey(b"\x21" * 32))
+    with closing(SqliteStore(ledger.directory.store)) as store:
+        stored = store.note(REGISTER, 7)
+        assert stored is not None
+        text, _ = split_note(stored.note)
+        for time in (1_780_000_000, 1_780_000_600):
+            new = [cosignature_line(text, witness, time) for witness in (*WITNESSES, stranger)]
+            store.keep_cosignatures([NewCosignatures(REGISTER, stored, new)])
+    told = run("fsck", ledger.root, "--processes", "1").output
+    assert "7 checkpoint notes, 6 cosignatures." in told
+    assert "2 cosignatures are not checked: no witness policy that this ledger published names" in told
+    run("export", ledger.root, export)
+    copy = tmp_path / "copy"
+    told = run("import", copy, export).output
+    assert "7 checkpoint notes and 4 cosignatures were not here." in told
+    assert "2 signature lines were left out" in told
+    (tmp_path / "policy").write_text(f"{lines[0]}\nwitness s {stranger.cosigner}\nquorum none\n")
+    told = run("import", copy, export, "--policy", tmp_path / "policy").output
+    assert "0 checkpoint notes and 2 cosignatures were not here." in told
+    assert "6 cosignatures." in run("fsck", copy, "--processes", "1").output
+    with opened(LedgerDirectory(copy).store) as connection:
+        connection.execute(
+            "UPDATE cosignature SET last = CAST(replace(last, x'6a18', x'6a19') AS BLOB) WHERE name = ?",
+            (WITNESSES[0].name,),
+        )
+    told = run("fsck", copy, "--processes", "1", status=1).output
+    assert f"{REGISTER}: cosignature of {WITNESSES[0].name} over size 7: " in told
 
 
 # Catching up.
