@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -41,6 +40,9 @@ FIRST_DELAY: Final = 0.25
 LAST_DELAY: Final = 30.0
 """Seconds after which a witness that keeps failing is asked again."""
 
+FULL_DELAY: Final = 5.0
+"""Seconds after which cosignatures for which there was no room are tried to be kept again."""
+
 NOT_ASKED: Final = "not asked yet"
 """The trouble with a witness before its first answer."""
 
@@ -63,14 +65,23 @@ class Growing(Protocol):
 class Standing:
     """How one witness stands, over all registers: for people and for metrics.
 
-    `trouble` says what was wrong with its last answer, None where that was a cosignature; `cosigned_at` is the
-    time, POSIX seconds, of its latest cosignature in this run.
+    `troubles` says by register what was wrong with its last answer, where that was no cosignature;
+    `cosigned_at` is the time, POSIX seconds, of its latest cosignature in this run.
     """
 
     name: str
     key: str
-    trouble: str | None = NOT_ASKED
+    troubles: dict[str, str] = field(default_factory=dict[str, str])
     cosigned_at: int | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from cosigning, in a line; None where nothing does."""
+        if not self.troubles:
+            return NOT_ASKED if self.cosigned_at is None else None
+        register, why = min(self.troubles.items())
+        more = len(self.troubles) - 1
+        return f"{register}: {why}" + (f"; and {more} more registers" if more else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +201,16 @@ def _fail(failed: asyncio.Future[Any], ended: asyncio.Task[None]) -> None:
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended, however they end."""
     held = list(tasks)
     for task in held:
         task.cancel()
+    if held:
+        # Not one by one: to await a task is not told from being cancelled oneself meanwhile.
+        await asyncio.wait(held)
     for task in held:
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+        if not task.cancelled():
+            task.exception()  # seen
 
 
 class _Keeper:
@@ -241,13 +256,18 @@ class _Keeper:
 
 @dataclass(slots=True)
 class _Round:
-    """A checkpoint on its way to the witnesses: `lines` are those that came, `asked` the names still out."""
+    """A checkpoint on its way to the witnesses: `lines` are those that came, `asked` the names still out.
+
+    `kept` of the lines are kept; where there was no room for them, that is tried again at `keep_at`, the event
+    loop's time.
+    """
 
     target: SignedCheckpoint
     began: float
     lines: dict[str, SignatureLine] = field(default_factory=dict[str, SignatureLine])
     asked: set[str] = field(default_factory=set[str])
     kept: int = 0
+    keep_at: float = 0.0
     sealed: bool = False
 
 
@@ -309,13 +329,16 @@ class _Follower:
     def _ask_all(self) -> float | None:
         """Ask whoever can be asked in this round; return after how many seconds there is more to do.
 
-        None where only an answer or news can bring that.
+        Also who is not needed any more: a witness should hold the latest that there is. None where only an
+        answer or news can bring more to do.
         """
         now = _loop_time()
         held = self._round
-        if held is None or held.sealed:
-            return max(0.0, self._refresh_at - now)
-        pause: float | None = None
+        if held is None:
+            return None
+        pause = held.keep_at - now if held.keep_at > now else None
+        if held.sealed:
+            pause = max(0.0, self._refresh_at - now)
         for witness in self._policy.witnesses:
             if witness.name in self._tasks or witness.name in held.lines:
                 continue
@@ -342,28 +365,30 @@ class _Follower:
                 held.asked.discard(witness.name)
             self._note(witness, outcome)
             if isinstance(outcome, Granted):
-                if held is not None and of_round and not held.sealed:
+                if held is not None and of_round:
                     held.lines[witness.name] = outcome.line
-                else:
+                if held is None or not of_round or held.sealed:
                     late.setdefault(target.size, (target, []))[1].append(outcome.line)
-        for target, lines in late.values():
-            await self._keep(target, lines)
-        await self._judge_round()
+        # Together: they share one transaction, and nobody's late line holds up the round.
+        await asyncio.gather(self._judge_round(), *(self._keep(*one) for one in late.values()))
 
     async def _judge_round(self) -> None:
+        """Keep what the round has brought: when it is enough, or nobody is out who could make it so."""
         held = self._round
-        if held is None or held.sealed or not held.lines:
+        if held is None or held.sealed or held.keep_at > _loop_time():
             return
-        if self._policy.quorum.is_met_by(held.lines):
-            if await self._keep(held.target, list(held.lines.values())):
-                held.sealed = True
-                self._cosigner.observer.sealed(_loop_time() - held.began)
-            else:
-                held.lines.clear()
-        elif not held.asked and held.kept < len(held.lines):
-            # Not enough so far. They are kept all the same: with others they may make a bound.
-            held.kept = len(held.lines)
-            await self._keep(held.target, list(held.lines.values()))
+        enough = self._policy.quorum.is_met_by(held.lines)
+        if not enough and (held.asked or held.kept == len(held.lines)):
+            return
+        # What is not enough so far is kept all the same: with others it may make a bound.
+        lines = list(held.lines.values())
+        before = self._cosigner.published.sealed(self._register)
+        if not await self._keep(held.target, lines):
+            held.keep_at = _loop_time() + FULL_DELAY
+            return
+        held.kept, held.sealed = len(lines), enough
+        if enough and (before is None or before.size < held.target.size):
+            self._cosigner.observer.sealed(_loop_time() - held.began)
 
     async def _keep(self, target: SignedCheckpoint, lines: list[SignatureLine]) -> bool:
         """Make cosignatures durable, then show what they seal. False where there was no room."""
@@ -386,15 +411,15 @@ class _Follower:
         delay = self._delays[witness.name]
         self._cosigner.observer.answered(witness.name, type(outcome).__name__.lower())
         if isinstance(outcome, Granted):
-            if standing.trouble not in (None, NOT_ASKED):
-                _log.info("witness cosigns", witness=witness.name)
-            standing.trouble, standing.cosigned_at = None, outcome.time
+            if standing.troubles.pop(self._register, None) is not None:
+                _log.info("witness cosigns", witness=witness.name, register=self._register)
+            standing.cosigned_at = outcome.time
             delay.failures, delay.until = 0, 0.0
             return
         trouble = _trouble(outcome)
-        if trouble != standing.trouble:
+        if trouble != standing.troubles.get(self._register):
             _log.warning("no cosignature", witness=witness.name, register=self._register, why=trouble)
-        standing.trouble = trouble
+        standing.troubles[self._register] = trouble
         wait = min(LAST_DELAY, FIRST_DELAY * 2**delay.failures)
         if isinstance(outcome, Unavailable) and outcome.retry_after is not None:
             wait = max(wait, outcome.retry_after)
@@ -410,6 +435,7 @@ class _Follower:
         if witness.url is None:
             return Unavailable("the witness policy names no URL for it")
         old = min(self._held.get(witness.name, self._stored), target.size)
+        confirmed = self._cosigner.growing.is_confirmed(self._register)
         for _ in range(TRIES):
             answer = await self._ask_from(witness, old, target)
             match answer:
@@ -427,8 +453,11 @@ class _Follower:
                     if size > target.size:
                         return Unavailable("knows a newer checkpoint of ours already", 0.0)
                     old = size
-                case Refused(disputes=True):
-                    await self._investigate(witness, answer)
+                case Refused(status, text, disputes=True):
+                    if not confirmed:
+                        # Its word is enough to stop, whoever else has confirmed the head meanwhile.
+                        raise await self._split_view(witness, f"knows another history ({status}: {text})")
+                    await self._investigate(witness)
                     return answer
                 case _:
                     return answer
@@ -463,26 +492,23 @@ class _Follower:
     def _cosigned_by(self, witness: Witness, size: int) -> int | None:
         """Return the largest size beyond `size` that the witness is known to have cosigned.
 
-        Cosignatures from before the operator declared the witness restored do not count.
+        Not what it cosigned before the operator declared it restored.
         """
-        declared = self._cosigner.declared(str(witness.key)) or 0
         by = (witness.key.name, witness.key.key_id)
-        store = self._cosigner.ledger.store
-        for kept in store.cosigned_back(self._register, self._cosigner.published.latest(self._register).size):
-            if kept.size <= size:
-                return None
-            if kept.last.by == by and cosignature_time(kept.last.signature) >= declared:
-                return kept.size
-        return None
+        # The largest is also what it cosigned last: it is only ever asked for the latest size.
+        latest = self._cosigner.published.latest(self._register).size
+        last = self._cosigner.ledger.store.last_cosigned(self._register, by, latest)
+        if last is None or last.size <= size:
+            return None
+        declared = self._cosigner.declared(str(witness.key)) or 0
+        return last.size if cosignature_time(last.last.signature) > declared else None
 
-    async def _investigate(self, witness: Witness, answer: Refused) -> None:
+    async def _investigate(self, witness: Witness) -> None:
         """Find out what a witness knows that says it knows another history. Raises SplitViewError.
 
-        Before a quorum has confirmed the stored head its word is enough to stop. Later on the ledger stops for
-        evidence, a note that its own key has signed: until there is any, the witness merely does not cosign.
+        Once a quorum has confirmed the stored head, the ledger stops for evidence, a note that its own key has
+        signed: until there is any, the witness merely does not cosign.
         """
-        if not self._cosigner.growing.is_confirmed(self._register):
-            raise await self._split_view(witness, f"knows another history ({answer.status}: {answer.text})")
         note = await held_checkpoint(self._cosigner.session, witness, self._origin)
         if note is not None and self._contradicts(note):
             raise await self._split_view(witness, "holds a checkpoint of another history")
