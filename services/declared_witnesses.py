@@ -7,14 +7,17 @@ in between. The ledger refuses its cosignatures until somebody has looked into t
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from ledger.errors import StoreError
+from services.ledger_files import write_durably
 
 
 class DeclaredWitnesses:
-    """A small JSON file, read anew at every question: POSIX seconds of each declaration, by vkey."""
+    """A small JSON file, read anew at every question: POSIX seconds of each declaration, by vkey.
+
+    What the witness cosigned at or before that time, by its own clock, is not held against it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -24,14 +27,12 @@ class DeclaredWitnesses:
         return self._read().get(vkey)
 
     def declare(self, vkey: str, now: int) -> None:
-        """Declare a witness restored at `now`, POSIX seconds; durable on return."""
+        """Declare a witness restored at `now`, POSIX seconds; durable on return.
+
+        Raises StoreError or OSError.
+        """
         held = {**self._read(), vkey: now}
-        written = self._path.with_suffix(".new")
-        with written.open("w", encoding="utf-8") as file:
-            json.dump(held, file, indent=2, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(self._path)
+        write_durably(self._path, f"{json.dumps(held, indent=2, sort_keys=True)}\n".encode())
 
     def _read(self) -> dict[str, int]:
         try:

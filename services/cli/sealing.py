@@ -6,6 +6,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -19,7 +20,7 @@ from ledger.ledger import Ledger
 from ledger.notes import cosignature_time
 from ledger.sealing import SealedReader
 from ledger.stores.sqlite import SqliteStore
-from ledger.witnessing import Policy, Witness
+from ledger.witnessing import Witness
 from services.cli.reporting import (
     CommandError,
     JsonOption,
@@ -78,27 +79,22 @@ def run(
 
 def _declare(root: Path, name: str, *, as_json: bool) -> None:
     directory = LedgerDirectory(root)
-    policy = _policy(directory)
-    witness = next((each for each in policy.witnesses if each.name == name), None) if policy else None
-    if witness is None:
-        names = ", ".join(each.name for each in policy.witnesses) if policy else "none"
-        raise UsageError(f"This ledger asks no witness {name!r}; it asks: {names}", "WITNESS_UNKNOWN")
-    now = int(time.time())
+    directory.require_ledger()
+    with closing(SqliteStore(directory.store)) as store:
+        ledger = _open(directory, store)
+        policy = PolicyInForce(ledger, time.time)()
+        witness = next((each for each in policy.witnesses if each.name == name), None) if policy else None
+        if witness is None:
+            names = ", ".join(each.name for each in policy.witnesses) if policy else "none"
+            raise UsageError(f"This ledger asks no witness {name!r}; it asks: {names}", "WITNESS_UNKNOWN")
+        # What it has cosigned until now is forgiven, though its clock be ahead of this one.
+        now = max(int(time.time()), _latest(store, ledger, witness) or 0)
     DeclaredWitnesses(directory.declared_witnesses).declare(str(witness.key), now)
     report(
         {"witness": name, "key": str(witness.key), "declared_at": now},
         [f"Witness {name} is declared restored: what it cosigned before is not held against it any more."],
         as_json=as_json,
     )
-
-
-def _policy(directory: LedgerDirectory) -> Policy | None:
-    directory.require_ledger()
-    store = SqliteStore(directory.store)
-    try:
-        return PolicyInForce(_open(directory, store), time.time)()
-    finally:
-        store.close()
 
 
 def _open(directory: LedgerDirectory, store: SqliteStore) -> Ledger:
@@ -143,12 +139,8 @@ def _read(root: Path) -> dict[str, Any] | str:
 def _latest(store: SqliteStore, ledger: Ledger, witness: Witness) -> int | None:
     """Return the time, POSIX seconds, of a witness's latest cosignature of a largest size."""
     by = (witness.key.name, witness.key.key_id)
-    times = []
-    for register, head in ledger.heads().items():
-        kept = (one for one in store.cosigned_back(register, head.size) if one.last.by == by)
-        if (one := next(kept, None)) is not None:
-            times.append(cosignature_time(one.last.signature))
-    return max(times, default=None)
+    found = (store.last_cosigned(register, by, head.size) for register, head in ledger.heads().items())
+    return max((cosignature_time(one.last.signature) for one in found if one is not None), default=None)
 
 
 def _asked(url: str) -> dict[str, Any] | str:
