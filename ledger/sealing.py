@@ -43,7 +43,7 @@ class SealedReader:
 
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
-        self._policy = policy
+        self.policy = policy
         self._names = {(each.key.name, each.key.key_id): each.name for each in policy.witnesses}
 
     def first_covering(self, register: str, index: int) -> SealedCheckpoint | None:
@@ -78,7 +78,7 @@ class SealedReader:
         kept = self._store.cosigned(register, 0, _BEYOND)
         lines = ((one.size, line) for one in kept for line in (one.first, one.last))
         cosignatures = (each for size, line in lines for each in self.cosignatures(size, [line]))
-        return Timeline(cosignatures, self._policy.quorum)
+        return Timeline(cosignatures, self.policy.quorum)
 
     def cosignatures(self, size: int, lines: Iterable[SignatureLine]) -> tuple[Cosignature, ...]:
         """Return what lines over a checkpoint of `size` say; lines of nobody in the policy say nothing."""
@@ -129,7 +129,7 @@ class SealedReader:
 
     def _is_quorum(self, kept: Iterable[Cosigned]) -> bool:
         names = {self._names[one.first.by] for one in kept if one.first.by in self._names}
-        return self._policy.quorum.root is not None and self._policy.quorum.is_met_by(names)
+        return self.policy.quorum.root is not None and self.policy.quorum.is_met_by(names)
 
 
 def _by_size(kept: Iterable[Cosigned]) -> Iterator[list[Cosigned]]:

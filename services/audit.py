@@ -157,8 +157,8 @@ class AuditServicer(AuditServiceServicer):
         register = request.register
         latest = self._published.latest(register)
         index = find_entry(self._ledger.store, request, latest.size)
-        sealed = self._published.sealed(register)
-        shown = sealed if sealed is not None and sealed.size > index else latest
+        proved = await self._bounds.prove(register, index)
+        shown = proved.checkpoint if proved else latest
         reader = self._ledger.reader(register)
         entry = reader.entry(index)
         response = pb.GetTimeBoundsResponse(
@@ -169,7 +169,6 @@ class AuditServicer(AuditServiceServicer):
             inclusion=reader.inclusion(index, shown.size),
             leaf_hash=leaf_hash(entry),
         )
-        proved = await self._bounds.prove(register, index, shown.size)
         if proved is None:
             response.no_witness = True
             return response

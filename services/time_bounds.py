@@ -6,47 +6,57 @@ A register's timeline is read from the store when it is first asked for, and kep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ledger.hashing import Hash
 from ledger.ledger import Ledger
 from ledger.notes import SignatureLine
-from ledger.sealing import SealedReader
-from ledger.store import Store
+from ledger.sealing import SealedCheckpoint, SealedReader
+from ledger.store import Cosigned
 from ledger.timeline import Bounds, Timeline
-from ledger.witnessing import Cosignature, Policy
-from services.published import Published
+from ledger.witnessing import Cosignature
+from services.published import Published, SignedCheckpoint
+
+KEPT: Final = 64
+"""Registers whose timelines are kept: each takes some hundred bytes for every size that is cosigned."""
 
 
 class Timelines:
     """The timelines of one ledger's registers, under the policy in force. For the event loop's thread."""
 
-    def __init__(self, store: Store, published: Published) -> None:
-        self._store = store
+    def __init__(self, published: Published) -> None:
         self._published = published
-        self._policy: Policy | None = None
-        self._loaded: dict[str, Timeline] = {}
+        self._reader: SealedReader | None = None
+        self._loaded: OrderedDict[str, Timeline] = OrderedDict()
         self._loading: dict[str, list[Cosignature]] = {}
         self._lock = asyncio.Lock()
 
     def kept(self, register: str, size: int, lines: Iterable[SignatureLine]) -> None:
         """Take in cosignatures of a checkpoint that were just kept."""
-        reader = self._published.sealed_reader
-        if reader is None or self._published.policy is not self._policy:
-            return
+        reader = self._reader
+        if reader is None or reader is not self._published.sealed_reader:
+            return  # under a new policy everything is read anew, when it is asked for
         cosignatures = reader.cosignatures(size, lines)
         if register in self._loading:
             self._loading[register] += cosignatures
         elif register in self._loaded:
             _add(self._loaded[register], cosignatures)
 
-    async def of(self, register: str, reader: SealedReader) -> Timeline:
-        """Return a register's timeline, as `reader` reads it."""
+    async def of(self, register: str) -> tuple[Timeline, SealedReader] | None:
+        """Return a register's timeline under the policy in force, and what has read it; None without witnesses.
+
+        Raises StoreError.
+        """
         async with self._lock:
-            if self._published.policy is not self._policy:
-                self._policy = self._published.policy
+            reader = self._published.sealed_reader
+            if reader is not self._reader:
+                self._reader = reader
                 self._loaded.clear()
+            if reader is None:
+                return None
             if register not in self._loaded:
                 self._loading[register] = []
                 try:
@@ -55,7 +65,10 @@ class Timelines:
                     meanwhile = self._loading.pop(register)
                 _add(timeline, meanwhile)
                 self._loaded[register] = timeline
-            return self._loaded[register]
+            self._loaded.move_to_end(register)
+            while len(self._loaded) > KEPT:
+                self._loaded.popitem(last=False)
+            return self._loaded[register], reader
 
 
 def _add(timeline: Timeline, cosignatures: Iterable[Cosignature]) -> None:
@@ -69,17 +82,19 @@ def _add(timeline: Timeline, cosignatures: Iterable[Cosignature]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProvedNote:
-    """A note, and the consistency proof from its size to that of the answer."""
+    """A note with the cosignatures that matter; `consistency` proves its tree to be that of the answer."""
 
     note: bytes
+    cosignatures: tuple[Cosignature, ...]
     consistency: tuple[Hash, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProvedBounds:
-    """The bounds of an entry, and the notes from whose cosignatures they follow."""
+    """The bounds of an entry, and the notes from whose cosignatures they follow, proved to `checkpoint`."""
 
     bounds: Bounds
+    checkpoint: SignedCheckpoint | SealedCheckpoint
     before: tuple[ProvedNote, ...]
     after: tuple[ProvedNote, ...]
 
@@ -92,35 +107,51 @@ class BoundsProver:
         self._published = published
         self._timelines = timelines
 
-    async def prove(self, register: str, index: int, size: int) -> ProvedBounds | None:
-        """Return the bounds of entry `index`, proved to the tree of `size`; None without witnesses."""
-        reader = self._published.sealed_reader
-        if reader is None:
+    async def prove(self, register: str, index: int) -> ProvedBounds | None:
+        """Return the bounds of entry `index`, which a published checkpoint covers; None without witnesses."""
+        found = await self._timelines.of(register)
+        if found is None:
             return None
-        timeline = await self._timelines.of(register, reader)
-        return ProvedBounds(
-            timeline.bounds(index),
-            self._notes(register, reader, timeline.before(index), size),
-            self._notes(register, reader, timeline.after(index), size),
-        )
+        timeline, reader = found
+        after = timeline.after(index)
+        # The latest sealed one, where it covers the entry and all that is to be proved: a single witness may
+        # have cosigned more.
+        checkpoint: SignedCheckpoint | SealedCheckpoint = self._published.latest(register)
+        sealed = self._published.sealed(register)
+        if sealed is not None and sealed.size >= max([index + 1, *(each.size for each in after)]):
+            checkpoint = sealed
+        before_notes = tuple(self._notes(register, reader, timeline.before(index), checkpoint.size, _last))
+        after_notes = tuple(self._notes(register, reader, after, checkpoint.size, _first))
+        # From what is shown: a witness may have cosigned one of the sizes anew at this very moment.
+        shown = (each for note in (*before_notes, *after_notes) for each in note.cosignatures)
+        bounds = Timeline(shown, reader.policy.quorum).bounds(index)
+        return ProvedBounds(bounds, checkpoint, before_notes, after_notes)
 
     def _notes(
-        self, register: str, reader: SealedReader, cosignatures: Sequence[Cosignature], size: int
-    ) -> tuple[ProvedNote, ...]:
-        """Return a note for each size, with the very lines that are meant."""
-        notes = []
-        for stated in sorted({each.size for each in cosignatures if each.size <= size}):
-            wanted = {each for each in cosignatures if each.size == stated}
+        self,
+        register: str,
+        reader: SealedReader,
+        cosignatures: Sequence[Cosignature],
+        size: int,
+        line: Callable[[Cosigned], SignatureLine],
+    ) -> Iterator[ProvedNote]:
+        """Yield a note for each size, with the lines of just those who are meant, proved to `size`."""
+        for stated in sorted({each.size for each in cosignatures}):
+            meant = {each.witness for each in cosignatures if each.size == stated}
+            kept = map(line, self._ledger.store.cosigned(register, stated, stated + 1))
             lines = [
-                line
-                for kept in self._ledger.store.cosigned(register, stated, stated + 1)
-                for line in dict.fromkeys((kept.first, kept.last))
-                if wanted.intersection(reader.cosignatures(stated, [line]))
+                one for one in kept if meant & {each.witness for each in reader.cosignatures(stated, [one])}
             ]
-            # Of two lines of one witness a note can hold only one; they state the same time here.
-            note = reader.assemble(register, stated, {line.by: line for line in lines}.values()).note
+            assembled = reader.assemble(register, stated, lines)
             consistency: tuple[Hash, ...] = ()
             if 0 < stated < size:
                 consistency = self._ledger.reader(register).consistency(stated, size)
-            notes.append(ProvedNote(note, consistency))
-        return tuple(notes)
+            yield ProvedNote(assembled.note, assembled.cosignatures, consistency)
+
+
+def _first(kept: Cosigned) -> SignatureLine:
+    return kept.first
+
+
+def _last(kept: Cosigned) -> SignatureLine:
+    return kept.last

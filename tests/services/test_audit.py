@@ -73,7 +73,7 @@ async def serving(store: Store, tmp_path: Path, size: int = 0) -> AsyncIterator[
     stopping = asyncio.Event()
     registry = CollectorRegistry()
     server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))])
-    bounds = BoundsProver(held.ledger, held.published, Timelines(store, held.published))
+    bounds = BoundsProver(held.ledger, held.published, Timelines(held.published))
     add_AuditServiceServicer_to_server(AuditServicer(held.ledger, held.published, bounds, stopping), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
