@@ -121,7 +121,9 @@ class Published:
         if sealing is None:
             return None
         if register not in sealing.latest:
-            sealing.latest[register] = sealing.reader.last_up_to(register, latest.size)
+            found = sealing.reader.last_up_to(register, latest.size)
+            # Meanwhile a newer one may have been sealed, in the event loop's thread: that one stays.
+            sealing.latest.setdefault(register, found)
         return sealing.latest[register]
 
     def seal(self, register: str, sealed: SealedCheckpoint, policy: Policy) -> None:
