@@ -321,7 +321,8 @@ class Sequencer:
         Small turns are computed in the event loop: in a thread they would fight it for the interpreter at
         every signature.
         """
-        small = sum(one.size for one in waiting) <= _INLINE_BYTES
+        size = sum(one.size for one in waiting) + sum(len(one.record) for one in own)
+        small = size <= _INLINE_BYTES
         drafted = self._draft(waiting, own) if small else await self._apart(self._draft, waiting, own)
         try:
             await self._apart(self._commit, drafted)
