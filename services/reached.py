@@ -19,7 +19,7 @@ from services.receipts import ReceiptBuilder
 from services.submissions import Accepted
 
 LONGEST_WAIT: Final = 30.0
-"""Seconds of the longest wait for a seal, whatever the deadline."""
+"""Seconds of the longest wait for a seal of a call without a deadline."""
 
 _MARGIN: Final = 0.1
 """Share of the time left that is kept for the answer to travel; at least 20 ms, and at most 1 s."""
@@ -53,9 +53,7 @@ class Waiter:
 
     async def sealed(self, accepted: Accepted, left: float | None) -> Reached:
         """Wait until a submission is sealed, for at most most of `left` seconds; None for no deadline."""
-        seconds = LONGEST_WAIT
-        if left is not None:
-            seconds = min(seconds, left - min(1.0, max(0.02, left * _MARGIN)))
+        seconds = LONGEST_WAIT if left is None else left - min(1.0, max(0.02, left * _MARGIN))
         register, end = accepted.register, accepted.run.first + accepted.run.count
         if self._published.policy is not None and seconds > 0:
             try:
