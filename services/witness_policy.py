@@ -6,7 +6,7 @@ verifier's file (formats.md, section 11).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -15,12 +15,19 @@ from ledger.admission import moment
 from ledger.entries import parse_entry
 from ledger.errors import MalformedError
 from ledger.governing import GOVERNING, Published
+from ledger.governing_types import MAX_ANCHORED_NOTE
 from ledger.ledger import Ledger
-from ledger.notes import VerifierKey
+from ledger.notes import MAX_SIGNATURE_LINES, SignatureLine, VerifierKey
 from ledger.records import PolicyPublished, parse_record
-from ledger.witnessing import Log, Policy
+from ledger.witnessing import Log, Policy, Witness
 
 _WITNESS: Final = "witness"
+
+_CHECKPOINT: Final = 1_024
+"""Bytes that a checkpoint and the log's own line have at the most: both name an origin of up to 282."""
+
+_COSIGNATURE: Final = 72
+"""Bytes of a cosignature behind the key ID."""
 
 _log = structlog.get_logger()
 
@@ -36,8 +43,9 @@ class PolicyInForce:
     def __call__(self) -> Policy | None:
         """Return the policy; None where none was published, or the one in force asks for no witness.
 
-        One that cannot be used (no policy file, or one in which the ledger is its own witness) leaves the
-        one before it in force, and is logged: it must not make the ledger ask fewer.
+        One that cannot be used (no policy file, one in which the ledger is its own witness, or one of more
+        witnesses than a note can hold) leaves the one before it in force, and is logged: it must not make the
+        ledger ask fewer.
         """
         published = self._ledger.fold.published
         if not published:
@@ -69,4 +77,13 @@ class PolicyInForce:
         if any(witness.key.public == key.public for witness in stated.witnesses):
             _log.error("published witness policy makes the ledger its own witness", index=index)
             return None
+        if not _fits(stated.witnesses):
+            _log.error("published witness policy asks more witnesses than a note can hold", index=index)
+            return None
         return Policy((Log(key),), stated.witnesses, stated.quorum)
+
+
+def _fits(witnesses: Sequence[Witness]) -> bool:
+    """Tell whether a checkpoint note that all of them have cosigned can be opened, and can be anchored."""
+    lines = [SignatureLine(each.key.name, each.key.key_id, bytes(_COSIGNATURE)).line for each in witnesses]
+    return len(lines) < MAX_SIGNATURE_LINES and sum(map(len, lines)) + _CHECKPOINT <= MAX_ANCHORED_NOTE
