@@ -66,23 +66,26 @@ def _issuers(path: Path | None) -> ssl.SSLContext | None:
 
 
 async def until_confirmed(sequencer: Sequencer, published: Published, running: asyncio.Task[None]) -> None:
-    """Wait until the governing register may grow.
+    """Wait until every register may grow: a longer one anywhere shows that this is an older copy.
 
     Raises WitnessesAwayError after 15 s, or whatever ends `running`, the cosigner's task.
     """
-    if GOVERNING not in published.registers():
+    registers = published.registers()
+    if GOVERNING not in registers:
         return  # nothing was ever signed
-    confirmed = asyncio.create_task(sequencer.until_confirmed([GOVERNING]))
+    confirmed = asyncio.create_task(sequencer.until_confirmed(registers))
     try:
         await asyncio.wait({confirmed, running}, timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
         confirmed.cancel()
     if running.done():
         running.result()
-    if not sequencer.is_confirmed(GOVERNING):
+    missing = sorted(name for name in registers if not sequencer.is_confirmed(name))
+    if missing:
         raise WitnessesAwayError(
             "no quorum of witnesses has confirmed that this is the ledger's latest state, so nothing may "
-            "be signed; are they running, and do they know this ledger?"
+            f"be signed; are they running, and do they know this ledger? Not confirmed: {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
         )
 
 
