@@ -29,7 +29,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from ledger.errors import SplitViewError
+from ledger.errors import RejectedError, SplitViewError
 from services.anchoring import Anchorer
 from services.audit import AuditServicer
 from services.compose import Embedded
@@ -51,6 +51,9 @@ MAX_MESSAGE: Final = 2 * 1024 * 1024
 
 MAX_HTTP: Final = 256
 """HTTP connections at once; one more is answered 503. An entry bundle may have 16 MiB."""
+
+DECLARE_AGAIN: Final = 5.0
+"""Seconds after which it is tried again to declare a restore, where there was no room."""
 
 SEAL_LINGER: Final = 1.0
 """Seconds for which a stopping server still waits for seals, before it answers with the state reached."""
@@ -142,7 +145,7 @@ async def serve(
     registry = CollectorRegistry()
     readiness = Readiness()
     ledger, published, sequencer = opened.ledger, opened.published, opened.sequencer
-    timelines = Timelines(ledger.store, published)
+    timelines = Timelines(published)
     # The cosigner is made further down: nobody asks before the server answers.
     sealing = SealingState(published, sequencer, lambda: cosigner.standings())
     app = build_app(ledger, published, registry, readiness, sealing)
@@ -182,7 +185,7 @@ async def serve(
             await _say_not_serving(healthy)
             await grpc_server.stop(0.5 if failed else settings.grace_seconds)
             if not failed:
-                await _end_sealed(published, anchorer)
+                await _end_sealed(published, anchorer, following)
             anchoring.cancel()
             sequencer.drain()
             http.should_exit = True
@@ -192,17 +195,27 @@ async def serve(
 
 async def _anchor(opened: Embedded, anchorer: Anchorer) -> None:
     """Write what the ledger itself has to say, for ever: first what an import has recovered, then anchors."""
-    await opened.declare_restores()
+    while True:
+        try:
+            await opened.declare_restores()
+            break
+        except RejectedError as error:
+            _log.warning("a restore is not declared yet", why=error.reason.value)
+            await asyncio.sleep(DECLARE_AGAIN)
     await anchorer.run()
 
 
-async def _end_sealed(published: Published, anchorer: Anchorer) -> None:
+async def _end_sealed(published: Published, anchorer: Anchorer, following: asyncio.Task[None]) -> None:
     """Leave every register sealed and anchored, as far as the witnesses answer in a few seconds."""
     if published.policy is None:
         return
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLE_SECONDS
     await until_all_sealed(published, SETTLE_SECONDS)
+    if following.done():
+        return  # it has failed: nothing more is signed beside another history
     await anchorer.anchor()
-    await until_all_sealed(published, SETTLE_SECONDS)
+    await until_all_sealed(published, deadline - loop.time())
 
 
 async def _ended(sequencing: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
