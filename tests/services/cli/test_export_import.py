@@ -33,6 +33,7 @@ from tests.support.command import run, run_json
 from tests.support.ledger_dir import LedgerOnDisk, governing, make_ledger, opening
 from tests.support.ledger_story import WITNESSES
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER, decision
+from tests.support.server import daybook
 from tests.support.store_surgery import flip_in_entry, opened
 
 SECOND = f"{DEPARTMENT}/permanent-secretary"
@@ -136,7 +137,7 @@ def test_a_copy_is_for_reading_and_can_be_brought_up_to_date(
     run("export", older.root, export)
     copy = tmp_path / "copy"
     run("import", copy, export)
-    assert "copy for reading" in run("serve", copy, status=2).output
+    assert "copy for reading" in daybook("serve", copy, status=2).stderr
     run("export", ledger.root, export)
     told = run_json("import", copy, export)
     assert [each["register"] for each in told["recovered"]] == [GOVERNING, SECOND, REGISTER]
@@ -476,7 +477,7 @@ def test_an_interrupted_import_holds_the_ledger_back_until_it_is_run_again(
     run("import", older.root, export)
     whole = read_pending(older.directory)
     write_pending(older.directory, NOTHING_PENDING.merged(list(whole.restored.values())))
-    assert "interrupted" in run("serve", older.root, status=2).output
+    assert "interrupted" in daybook("serve", older.root, status=2).stderr
     run("import", older.root, export)
     assert pending_restore(older.directory) == whole
 
