@@ -276,6 +276,24 @@ async def test_one_byte_of_a_tile_on_the_way_through_a_long_register_is_found(it
     assert (await it.round()).followed[1].size == 0
 
 
+async def test_tiles_that_are_altered_after_an_interruption_are_not_taken_for_a_fork(it: Monitored) -> None:
+    """False if tiles that lead nowhere could accuse the ledger of two histories."""
+    it.held.fill(3 * STRETCH)
+    it.publish()
+    late = f"/logs/{REGISTER}/tile/entries/020"
+    it.site.answers[late] = status(403)
+    assert (await it.round()).findings == []
+    with it.opened() as state:
+        assert 0 < state.size(REGISTER) < 2 * STRETCH
+    del it.site.answers[late]
+    path = f"/logs/{REGISTER}/tile/1/000.p/48"
+    data = bytearray(it.site.files[path])
+    data[3 * 32] ^= 1
+    it.site.files[path] = bytes(data)
+    finding = await one_finding(it, Kind.ALTERED)
+    assert "tiles" in finding.what
+
+
 @pytest.mark.parametrize("answer", [endless, bomb], ids=["endless", "bomb"])
 @pytest.mark.parametrize("place", ["tile/entries/000", "tile/0/000"])
 async def test_a_body_that_cannot_be_it_is_an_alteration(it: Monitored, answer: object, place: str) -> None:
