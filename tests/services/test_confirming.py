@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ledger.store import Head
 from ledger.stores.sqlite import SqliteStore
 from services.ledger_files import read_secret_key
 from services.signing import HighWaterMarks
-from tests.support.ledger_dir import LedgerOnDisk, make_ledger, opening
+from tests.support.ledger_dir import LedgerOnDisk, opening
 from tests.support.ledgers import DEPARTMENT, ORIGIN, REGISTER
 from tests.support.scripted_witness import (
     Behaviour,
@@ -33,7 +33,6 @@ from tests.support.scripted_witness import (
     holds,
     honestly,
     replies,
-    scripted_witness,
     waits_for,
 )
 from tests.support.witnessed import Witnessed, copied, policy_text, witnessed
@@ -41,36 +40,6 @@ from tests.support.witnessed import Witnessed, copied, policy_text, witnessed
 MAIN = f"{ORIGIN}/{REGISTER}"
 OFFICE = f"{DEPARTMENT}/permanent-secretary"
 TWO_OF_THREE = ("group most 2 one two three", "quorum most")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> LedgerOnDisk:
-    """A ledger with one register."""
-    return make_ledger(tmp_path_factory.mktemp("confirming") / "ledger")
-
-
-@pytest.fixture
-def ledger(made: LedgerOnDisk, tmp_path: Path) -> LedgerOnDisk:
-    """A copy of it for each test."""
-    return copied(made, tmp_path / "ledger")
-
-
-@pytest.fixture
-async def one() -> AsyncIterator[ScriptedWitness]:
-    async with scripted_witness("one") as serving:
-        yield serving
-
-
-@pytest.fixture
-async def two() -> AsyncIterator[ScriptedWitness]:
-    async with scripted_witness("two") as serving:
-        yield serving
-
-
-@pytest.fixture
-async def three() -> AsyncIterator[ScriptedWitness]:
-    async with scripted_witness("three") as serving:
-        yield serving
 
 
 async def sealed_at(ledger: LedgerOnDisk, size: int, witnesses: list[ScriptedWitness], *lines: str) -> None:

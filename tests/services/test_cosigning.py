@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ledger.notes import cosignature_line, cosignature_time, open_note
 from ledger.sealing import SealedReader
 from ledger.witnessing import judge
 from services.cosigning import NOT_ASKED, TRIES
-from tests.support.ledger_dir import LedgerOnDisk, make_ledger, opening
+from tests.support.ledger_dir import LedgerOnDisk, opening
 from tests.support.ledgers import DEPARTMENT, ORIGIN, REGISTER
 from tests.support.scripted_witness import (
     Behaviour,
@@ -29,7 +29,6 @@ from tests.support.scripted_witness import (
     honestly,
     replies,
     resets,
-    scripted_witness,
     waits_for,
 )
 from tests.support.small_disk import small_disk
@@ -40,38 +39,12 @@ ANY = ("group some any one two", "quorum some")
 TWO_OF_THREE = ("group most 2 one two three", "quorum most")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> LedgerOnDisk:
-    """A ledger with one register."""
-    return make_ledger(tmp_path_factory.mktemp("cosigning") / "ledger")
-
-
 @pytest.fixture
-def ledger(made: LedgerOnDisk, tmp_path: Path) -> LedgerOnDisk:
-    """A copy of it for each test."""
-    return copied(made, tmp_path / "ledger")
-
-
-@pytest.fixture
-async def three_witnesses() -> AsyncIterator[Sequence[ScriptedWitness]]:
-    """Three witnesses, of which a test asks as many as it likes."""
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(scripted_witness(name)) for name in ("one", "two", "three")]
-
-
-@pytest.fixture
-def one(three_witnesses: Sequence[ScriptedWitness]) -> ScriptedWitness:
-    return three_witnesses[0]
-
-
-@pytest.fixture
-def two(three_witnesses: Sequence[ScriptedWitness]) -> ScriptedWitness:
-    return three_witnesses[1]
-
-
-@pytest.fixture
-def three(three_witnesses: Sequence[ScriptedWitness]) -> ScriptedWitness:
-    return three_witnesses[2]
+def three_witnesses(
+    one: ScriptedWitness, two: ScriptedWitness, three: ScriptedWitness
+) -> Sequence[ScriptedWitness]:
+    """All three."""
+    return [one, two, three]
 
 
 async def asking(

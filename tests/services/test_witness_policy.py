@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ledger.stores.memory import MemoryStore
 from ledger.witnessing import Witness, judge
 from services.witness_policy import PolicyInForce
 from tests.support.growing_log import key
-from tests.support.ledger_dir import LedgerOnDisk, make_ledger, opening
+from tests.support.ledger_dir import LedgerOnDisk, opening
 from tests.support.ledgers import (
     DEPARTMENT,
     GOVERNANCE_KEY,
@@ -24,8 +23,8 @@ from tests.support.ledgers import (
     LedgerUnderTest,
     open_ledger,
 )
-from tests.support.scripted_witness import ScriptedWitness, honestly, replies, scripted_witness
-from tests.support.witnessed import copied, policy_text, witnessed
+from tests.support.scripted_witness import ScriptedWitness, honestly, replies
+from tests.support.witnessed import policy_text, witnessed
 
 MAIN = f"{ORIGIN}/{REGISTER}"
 LOG = f"log {POLICY.logs[0].key}\n"
@@ -151,29 +150,6 @@ def test_only_the_ledgers_own_key_is_taken_as_the_log(deciding: Deciding) -> Non
 
 
 # While a ledger runs
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> LedgerOnDisk:
-    """A ledger with one register."""
-    return make_ledger(tmp_path_factory.mktemp("policies") / "ledger")
-
-
-@pytest.fixture
-def ledger(made: LedgerOnDisk, tmp_path: Path) -> LedgerOnDisk:
-    return copied(made, tmp_path / "ledger")
-
-
-@pytest.fixture
-async def one() -> AsyncIterator[ScriptedWitness]:
-    async with scripted_witness("one") as serving:
-        yield serving
-
-
-@pytest.fixture
-async def two() -> AsyncIterator[ScriptedWitness]:
-    async with scripted_witness("two") as serving:
-        yield serving
 
 
 async def test_a_new_witness_is_asked_at_once_and_what_was_sealed_must_be_sealed_by_it_too(
