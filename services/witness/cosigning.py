@@ -25,7 +25,7 @@ from ledger.checkpoints import Checkpoint, OpenedCheckpoint
 from ledger.errors import ConflictError, StorageFullError, StoreError
 from ledger.notes import SignerKey, cosignature_line, format_note
 from services.witness.evidence import Contradicted, EvidenceFolder
-from services.witness.state import Cosigned, State
+from services.witness.state import PATIENCE, Cosigned, State, StateBusyError
 
 MAX_STEP_BACK: Final = 300
 """Seconds by which the clock may be behind the last cosignature of an origin before none is made."""
@@ -33,6 +33,8 @@ MAX_STEP_BACK: Final = 300
 UNAVAILABLE: Final = 503
 
 _MAX_BATCH: Final = 256
+_AGAIN: Final = 0.005
+"""Seconds after which a busy state is tried again."""
 
 _log = structlog.get_logger()
 
@@ -86,16 +88,30 @@ class Cosigner:
                     break
                 batch.append(following)
             try:
-                # In the event loop: whoever else arrives meanwhile waits for the next commit in any case, and
-                # to wake a thread and to be woken by it costs more than the commit on a fast disk.
-                outcomes: Sequence[bytes | Exception] = self._cosigned(batch)
-            except StorageFullError as error:
-                _log.error("not cosigned: no room", requests=len(batch))
+                outcomes: Sequence[bytes | Exception] = await self._committed(batch)
+            except (StorageFullError, StateBusyError) as error:
+                _log.error("not cosigned", why=str(error), requests=len(batch))
                 outcomes = [error] * len(batch)
             except StoreError as error:
                 self._fail(error, batch)
                 raise
             _answer(batch, outcomes)
+
+    async def _committed(self, batch: Sequence[_Asked]) -> list[bytes | Exception]:
+        """Decide and commit in the event loop: whoever arrives meanwhile waits for the next commit in any case.
+
+        To wake a thread and be woken by it costs more than a commit on a fast disk. Only while another process
+        writes, as a command that accepts a ledger does for a moment, is it tried again and not waited for.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        while True:
+            try:
+                return self._cosigned(batch)
+            except StateBusyError:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_AGAIN)
 
     def _fail(self, error: StoreError, batch: list[_Asked]) -> None:
         """Answer everybody that nothing is cosigned, now and from now on."""

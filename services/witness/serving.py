@@ -65,7 +65,7 @@ async def serve(
     stop = asyncio.Event()
     directory.require_witness()
     _check_tls(listen)
-    with directory.locked(), contextlib.closing(State(directory.state)) as state:
+    with directory.locked(), contextlib.closing(State(directory.state, patience=0)) as state:
         signer = directory.signer()
         if state.witness != signer.cosigner:
             raise WitnessDirectoryError(

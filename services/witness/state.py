@@ -23,7 +23,7 @@ from ledger.notes import VerifierKey, open_note
 APPLICATION_ID: Final = 0x64627977  # "dbyw"
 
 _VERSION: Final = 1
-_PATIENCE: Final = 10.0
+PATIENCE: Final = 10.0
 """Seconds to wait while another process writes."""
 
 _CREATE: Final = f"""
@@ -83,13 +83,18 @@ def origin_hash(origin: str) -> bytes:
     return hashlib.sha256(origin.encode()).digest()
 
 
+class StateBusyError(StoreError):
+    """Another process writes just now: nothing was written, and the same may be tried again."""
+
+
 class State:
     """The state of one witness. One thread uses it at a time; each other one has its own `reader`.
 
-    Every method raises StoreError; StorageFullError where nothing was written for want of room.
+    Every method raises StoreError; StorageFullError where nothing was written for want of room, StateBusyError
+    where another process was writing for longer than `patience` seconds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         with _translated():
             if not path.exists():
                 raise StoreError(
@@ -98,6 +103,7 @@ class State:
                 )
             self._path = path
             self._connection = _connect(path)
+            self._connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
             self._check()
 
     @classmethod
@@ -244,7 +250,7 @@ def _cosigned(row: tuple[str, int, bytes, int, bytes]) -> Cosigned:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: SQLite does not offer WAL here (journal mode {mode})")
@@ -257,6 +263,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
             raise StorageFullError("no room left on the device that holds the witness's state") from error
+        if name.startswith("SQLITE_BUSY"):
+            raise StateBusyError("another process writes the witness's state") from error
         raise StoreError(f"the witness's state: {error}") from error
