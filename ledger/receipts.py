@@ -143,6 +143,12 @@ class VerifiedReceipt:
         return self.entry.acceptance.accepted_at
 
     @property
+    def every_cosignature(self) -> tuple[Cosignature, ...]:
+        """Every verified cosignature in the receipt, those of the governing register's checkpoints too."""
+        governing = [each for each in (self.authorised, self.anchored and self.anchored.by) if each]
+        return (*self.cosignatures, *(line for each in governing for line in each.cosignatures))
+
+    @property
     def not_proved(self) -> tuple[str, ...]:
         """What this receipt leaves open, one sentence each. Print it wherever the proof is claimed."""
         return tuple(_left_open(self))

@@ -25,7 +25,7 @@ from services.peers import submitter
 from services.pipelining import pipelined
 from services.preparing import prepare
 from services.published import Published
-from services.reached import Waiter
+from services.reached import LONGEST_WAIT, Waiter
 from services.receipts import ReceiptBuilder
 from services.registrar import Registrar
 from services.status import to_status
@@ -72,11 +72,14 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Register one submission."""
-        return pb.RegisterResponse(acknowledgement=await self._register(request, submitter(context), context))
+        answer = await self._register(request, submitter(context), context.time_remaining())
+        return pb.RegisterResponse(acknowledgement=answer)
 
     async def _register(
-        self, request: pb.RegisterRequest, by: str, context: Context
+        self, request: pb.RegisterRequest, by: str, left: float | None
     ) -> submission_pb2.Acknowledgement:
+        """Register, and wait as asked for at most `left` seconds from when it is sequenced."""
+        began = time.monotonic()
         signed = request.submission
         if request.wait_for not in submission_pb2.WaitFor.values():
             raise invalid("wait_for", "no such state to wait for")
@@ -84,8 +87,8 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
             signed.body, tuple(signed.records), wire.signatures(signed), by
         )
         if request.wait_for in _SEALED:
-            left = context.time_remaining()
-            return wire.acknowledgement(await self._waiter.sealed(accepted, left))
+            remains = None if left is None else left - (time.monotonic() - began)
+            return wire.acknowledgement(await self._waiter.sealed(accepted, remains))
         return wire.acknowledgement(self._waiter.now(accepted))
 
     async def RegisterStream(
@@ -98,7 +101,9 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
             try:
                 if self._stopping.is_set():
                     raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
-                acknowledgement = await self._register(one.request, by, context)
+                # The stream's deadline is that of all its requests: one must not use it up.
+                left = min(context.time_remaining() or LONGEST_WAIT, LONGEST_WAIT)
+                acknowledgement = await self._register(one.request, by, left)
             except LedgerError as error:
                 request_id = get_contextvars().get("request_id", "")
                 return pb.RegisterStreamResponse(tag=one.tag, error=to_status(error, request_id))

@@ -22,7 +22,7 @@ from ledger.own_records import record_digest
 from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.shapes import shown
 from ledger.withholding import open_disclosure, parse_disclosure
-from ledger.witnessing import Cosignature, Policy, check_clocks
+from ledger.witnessing import Policy, check_clocks
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
 from services.cli.reporting import IntegrityError, JsonOption, UsageError, expected_failures, reason_of, report
 
@@ -75,20 +75,12 @@ def _verified(path: Path, policy: Policy) -> VerifiedReceipt:
         if len(data) > _LONGEST_RECEIPT:
             raise MalformedError(f"receipt: more than {_LONGEST_RECEIPT} bytes")
         verified = verify_receipt(data, policy)
-        check_clocks(_every_cosignature(verified), int(time.time()))
+        check_clocks(verified.every_cosignature, int(time.time()))
     except (MalformedError, VerificationError) as error:
         raise IntegrityError(
             f"{path} does NOT verify: {error}", reason_of(error), {"receipt": str(path)}
         ) from error
     return verified
-
-
-def _every_cosignature(verified: VerifiedReceipt) -> Iterator[Cosignature]:
-    yield from verified.cosignatures
-    if verified.authorised is not None:
-        yield from verified.authorised.cosignatures
-    if verified.anchored is not None:
-        yield from verified.anchored.by.cosignatures
 
 
 # Disclosures and documents

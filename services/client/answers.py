@@ -7,6 +7,7 @@ is either proved here or it is an error; nothing in between is returned.
 
 from __future__ import annotations
 
+import time
 from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from ledger.notes import VerifierKey
 from ledger.proofs import VerifiedRange, verify_consistency, verify_range
 from ledger.receipt_file import FIRST_LINE, KeyEvidence, NotBefore
 from ledger.tlog_proofs import HEADER, hash_lines
-from ledger.witnessing import Policy
+from ledger.witnessing import Policy, check_clocks
 from services.client.signing import SignedSubmission
 
 _MOST_NOTES: Final = 64
@@ -260,7 +261,9 @@ class AnswerVerifier:
             return known
         opened = open_checkpoint(note, self._origin, self._log, self._witnesses)
         sealed = self._policy.is_sealed(opened)
-        witnesses = tuple(each.witness for each in self._policy.cosignatures(opened))
+        cosignatures = self._policy.cosignatures(opened)
+        check_clocks(cosignatures, int(time.time()))
+        witnesses = tuple(each.witness for each in cosignatures)
         result = _Sequenced(opened.checkpoint, witnesses, sealed, sealed or self._policy.quorum.root is None)
         if len(self._opened) >= _MOST_NOTES:
             del self._opened[next(iter(self._opened))]

@@ -10,6 +10,7 @@ signs acknowledgements comes from the governing register's first entry, proved u
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from ledger.notes import VerifierKey
 from ledger.receipt_file import KeyEvidence, Receipt
 from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.records import parse_record
-from ledger.witnessing import Policy
+from ledger.witnessing import Policy, check_clocks
 from services.client.answers import (
     Answer,
     AnswerVerifier,
@@ -149,6 +150,7 @@ async def fetch_receipt(
     response = await call(lambda left: stub.GetReceipt(request, timeout=left), timeout)
     try:
         verified = verify_receipt(response.receipt, policy)
+        check_clocks(verified.every_cosignature, int(time.time()))
     except MalformedError as error:
         raise VerificationError(f"the ledger's receipt: {error}") from error
     if (verified.ledger_origin, verified.register) != (ledger_origin, register):
