@@ -100,7 +100,7 @@ class AuditServicer(AuditServiceServicer):
         if _means_sealed(request.kind, self._published):
             if response.no_witness:
                 return response
-            found = await asyncio.to_thread(self._sealed_as_at, request, latest.size)
+            found = await self._sealed_as_at(request, latest.size)
             response.size, response.checkpoint, response.sealed = found.size, found.note, True
         else:
             signed = await self._signed_as_at(request, latest)
@@ -110,7 +110,7 @@ class AuditServicer(AuditServiceServicer):
             response.consistency.extend(self._ledger.reader(register).consistency(first, second))
         return response
 
-    def _sealed_as_at(self, request: pb.GetCheckpointRequest, latest: int) -> SealedCheckpoint:
+    async def _sealed_as_at(self, request: pb.GetCheckpointRequest, latest: int) -> SealedCheckpoint:
         """Return the sealed checkpoint that is asked for; as at a time by the witnesses' word."""
         register = request.register
         reader = self._published.sealed_reader
@@ -119,7 +119,9 @@ class AuditServicer(AuditServiceServicer):
             case "size" if reader is not None and request.size:
                 found = reader.last_up_to(register, check_size(request.size, latest))
             case "time" if reader is not None:
-                found = reader.witnessed_by(register, int(_moment(request.time).timestamp()), latest)
+                time = int(_moment(request.time).timestamp())
+                known = await self._bounds.known_by(register, time, latest)
+                found = reader.witnessed_by(register, time, known)
             case _:
                 found = self._published.sealed(register)
         if found is None:

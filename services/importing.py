@@ -212,9 +212,12 @@ def _check_marks(directory: LedgerDirectory, rebuilt: Ledger) -> None:
 def _raise_marks(directory: LedgerDirectory, held: Ledger) -> dict[str, int]:
     """Raise the signer's marks to the notes that it once signed; return the sizes that it signed beyond them.
 
-    Without them a register that is missing from restored marks would be one that was never signed.
+    Without them a register that is missing from restored marks would be one that was never signed. Marks that
+    are missing altogether stay missing: `serve` refuses then, as it must.
     """
-    beyond = {}
+    beyond: dict[str, int] = {}
+    if not directory.marks.exists():
+        return beyond
     with closing(HighWaterMarks(directory.marks)) as marks:
         signed = []
         for register, head in held.heads().items():

@@ -62,8 +62,9 @@ class Predecessor:
 def predecessor_in(root: Path) -> Predecessor:
     """Return what the directory of the old ledger, which nobody may serve any more, says of its end.
 
-    Of each register the last note, with the cosignatures that are kept of it; and the last sealed one where
-    that is another. Raises DirectoryError, StoreError, or SignatureError for a note that does not hold.
+    Of each register the last note, with the cosignatures that are kept of it; and, where that is another, the
+    last one that is sealed under the latest policy under which anything is. Raises DirectoryError, StoreError,
+    or SignatureError for a note that does not hold.
     """
     directory = LedgerDirectory(root)
     directory.require_ledger()
@@ -74,7 +75,9 @@ def predecessor_in(root: Path) -> Predecessor:
         published = [policy for _, _, policy in witness_policies(entries) if policy is not None]
         witnesses = witness_keys(published)
         log = VerifierKey.parse(opened.ledger_key)
-        reader = SealedReader(store, published[-1]) if published else None
+        readers = (SealedReader(store, policy) for policy in reversed(published))
+        governing_size = heads[GOVERNING].size
+        reader = next((each for each in readers if each.last_up_to(GOVERNING, governing_size)), None)
         found: list[LastNote] = []
         unsigned = []
         for register in sorted(heads, key=_governing_first):

@@ -6,6 +6,7 @@ A register's timeline is read from the store when it is first asked for, and kep
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Final
 
 from ledger.hashing import Hash
 from ledger.ledger import Ledger
-from ledger.notes import SignatureLine
+from ledger.notes import MAX_TIME, SignatureLine
 from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import Cosigned
 from ledger.timeline import Bounds, Timeline
@@ -126,6 +127,22 @@ class BoundsProver:
         shown = (each for note in (*before_notes, *after_notes) for each in note.cosignatures)
         bounds = Timeline(shown, reader.policy.quorum).bounds(index)
         return ProvedBounds(bounds, checkpoint, before_notes, after_notes)
+
+    async def known_by(self, register: str, time: int, size: int) -> int:
+        """Return how many of the first `size` entries a quorum knew by `time`, POSIX seconds.
+
+        No checkpoint of more entries had been cosigned by a quorum then.
+        """
+        held = await self._timelines.of(register)
+        if held is None:
+            return 0
+        timeline, _ = held
+
+        def not_after(index: int) -> int:
+            bound = timeline.bounds(index).not_after
+            return MAX_TIME + 1 if bound is None else bound
+
+        return bisect_right(range(size), time, key=not_after)
 
     def _notes(
         self,

@@ -24,7 +24,8 @@ PINNED = {
     "daybook.submission.v1.SignedSubmission": "bytes body = 1; bytes* records = 2; Signature* signatures = 3",
     "daybook.submission.v1.Acknowledgement": """string submission_id = 1; State state = 2; bytes note = 3;
         Envelope envelope = 4; uint64 first_index = 5; bytes checkpoint = 6; RangeProof range_proof = 7;
-        Rejection rejection = 8; bool already_registered = 9; bool no_witness = 10""",
+        Rejection rejection = 8; bool already_registered = 9; bool no_witness = 10; bytes not_before = 11;
+        bytes* not_before_consistency = 12""",
     "daybook.submission.v1.Envelope": "string accepted_at = 1; string submitter = 2; uint64 governing_size = 3",
     "daybook.submission.v1.RangeProof": """uint64 first = 1; uint64 count = 2; uint64 size = 3;
         bytes* hashes = 4""",
@@ -47,8 +48,9 @@ ENUMS = {
 CALLS = {
     "daybook.registration.v1.RegistrationService": """PrepareRecords Register *RegisterStream* GetSubmission
         GetReceipt""",
-    "daybook.audit.v1.AuditService": """ListRegisters GetCheckpoint GetInclusionProof GetConsistencyProof
-        GetRangeProof ReadEntries* WatchCheckpoints* QueryRecords* ListFindings ExportEvidence*""",
+    "daybook.audit.v1.AuditService": """ListRegisters GetCheckpoint GetTimeBounds GetInclusionProof
+        GetConsistencyProof GetRangeProof ReadEntries* WatchCheckpoints* QueryRecords* ListFindings
+        ExportEvidence*""",
     "daybook.governance.v1.GovernanceService": """OpenRegister CloseRegister AuthoriseKey RevokeKey
         PublishPolicy""",
 }

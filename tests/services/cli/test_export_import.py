@@ -34,6 +34,7 @@ from tests.support.ledger_dir import LedgerOnDisk, governing, make_ledger, openi
 from tests.support.ledger_story import WITNESSES
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER, decision
 from tests.support.server import daybook
+from tests.support.server_process import refusal
 from tests.support.store_surgery import flip_in_entry, opened
 
 SECOND = f"{DEPARTMENT}/permanent-secretary"
@@ -281,13 +282,21 @@ def test_marks_that_were_restored_with_the_store_know_of_everything_afterwards(
 ) -> None:
     """False if the signer could sign a second history of what it had signed before the restore."""
     run("export", ledger.root, export)
-    older.directory.marks.unlink()
     run("import", older.root, export)
     with closing(HighWaterMarks(older.directory.marks)) as marks:
         for register, size in signed_roots(ledger.directory):
             if size:
                 with pytest.raises(SplitViewError):
                     marks.raise_to([Checkpoint(f"{ORIGIN}/{register}", size, Hash(bytes(32)))])
+
+
+def test_marks_that_are_missing_stay_missing(older: LedgerOnDisk, export: Path, tmp_path: Path) -> None:
+    """False if an import took away the refusal of a signer that has forgotten what it signed."""
+    run("export", older.root, export)
+    older.directory.marks.unlink()
+    run("import", older.root, export)
+    assert not older.directory.marks.exists()
+    assert refusal(older.root, tmp_path / "serve.log").status == 2
 
 
 def test_an_export_that_ends_earlier_changes_nothing_and_says_so(
