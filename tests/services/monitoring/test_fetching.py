@@ -64,7 +64,7 @@ async def test_a_partial_one_that_is_gone_is_cut_from_the_full_one(site: Site, s
         await site.bundle(REGISTER, Bundle(1, 3))
 
 
-@pytest.mark.parametrize("data", [HASHES[:95], HASHES[:97], HASHES[:128], b""])
+@pytest.mark.parametrize("data", [HASHES[:95], HASHES[:97], HASHES[:128], b""], ids=len)
 async def test_a_tile_of_another_width_is_unfit(site: Site, served: TiledSite, data: bytes) -> None:
     """False if hashes that were not asked for, or half a hash, passed for a tile."""
     served.files[f"{PREFIX}/tile/0/000.p/3"] = data
@@ -72,7 +72,7 @@ async def test_a_tile_of_another_width_is_unfit(site: Site, served: TiledSite, d
         await site.tile(REGISTER, Tile(0, 0, 3))
 
 
-@pytest.mark.parametrize("data", [encode_bundle(ENTRIES[:1]), encode_bundle(ENTRIES[:3]), b"\0", b""])
+@pytest.mark.parametrize("data", [encode_bundle(ENTRIES[:1]), encode_bundle(ENTRIES[:3]), b"\0", b""], ids=len)
 async def test_a_bundle_of_another_width_is_unfit(site: Site, served: TiledSite, data: bytes) -> None:
     """False if entries beyond those that were signed were read, or some left out."""
     served.files[f"{PREFIX}/tile/entries/000.p/2"] = data

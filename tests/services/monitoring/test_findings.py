@@ -104,7 +104,9 @@ def test_another_policy_decides_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"type":"daybook.monitor-evidence/1"}', b"[" * 100_000, b"\xff", b"null"]
+    "data",
+    [b"", b"[]", b"{}", b'{"type":"daybook.monitor-evidence/1"}', b"[" * 100_000, b"\xff", b"null"],
+    ids=len,
 )
 def test_what_is_no_evidence_is_malformed(data: bytes) -> None:
     """False if any file at all ended the program."""
