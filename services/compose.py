@@ -37,7 +37,14 @@ from services.settings import witness_settings
 from services.signing import CheckpointSigner
 from services.submissions import Accepted, Sequencer
 from services.witness_policy import PolicyInForce
-from services.witnessing import SETTLE_SECONDS, Silent, cosigning, until_all_sealed, until_confirmed
+from services.witnessing import (
+    SETTLE_SECONDS,
+    Silent,
+    cosigning,
+    until_all_sealed,
+    until_confirmed,
+    until_handed_over,
+)
 
 _GOVERNING: Final = "/governing"
 
@@ -50,6 +57,7 @@ class Embedded:
     ledger: Ledger
     published: Published
     sequencer: Sequencer
+    policies: PolicyInForce
     declared: DeclaredWitnesses
     pending: PendingRestore
 
@@ -89,11 +97,12 @@ def embedded(directory: LedgerDirectory, *, trust_store: bool = False) -> Iterat
             try:
                 if not trust_store:
                     _refuse_forgetting(directory, ledger, signer)
-                published = Published(store, PolicyInForce(ledger, time.time))
+                policies = PolicyInForce(ledger, time.time)
+                published = Published(store, policies)
                 sequencer = Sequencer(ledger, published, signer, acknowledger, time.time)
                 sequencer.sign_heads()
                 declared = DeclaredWitnesses(directory.declared_witnesses)
-                yield Embedded(directory, ledger, published, sequencer, declared, pending)
+                yield Embedded(directory, ledger, published, sequencer, policies, declared, pending)
             finally:
                 signer.close()
         finally:
@@ -123,7 +132,7 @@ async def register_once(
     ledger, published, sequencer = opened.ledger, opened.published, opened.sequencer
     settings = witness_settings()
     async with cosigning(
-        ledger, published, sequencer, settings, Silent(), time.time, opened.declared
+        ledger, published, sequencer, settings, Silent(), time.time, opened.declared, opened.policies.history
     ) as cosigner:
         following = asyncio.create_task(cosigner.run())
         running = asyncio.create_task(sequencer.run())
@@ -132,6 +141,7 @@ async def register_once(
             await opened.declare_restores()
             accepted = await Registrar(ledger, sequencer).register(body, records, signatures, ANONYMOUS)
             await until_all_sealed(published, SETTLE_SECONDS)
+            await until_handed_over(cosigner, SETTLE_SECONDS)
             return accepted
         finally:
             sequencer.drain()

@@ -10,7 +10,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ledger.notes import SignatureLine
-from services.cosigning import Growing, Standing, unsealed
+from services.cosigning import unsealed
+from services.following import Growing, Standing
 from services.published import Published
 from services.time_bounds import Timelines
 

@@ -153,7 +153,16 @@ async def serve(
     bounds = BoundsProver(ledger, published, timelines)
     with _bound(settings.http) as http_socket:
         async with (
-            cosigning(ledger, published, sequencer, settings, metrics, time.time, opened.declared) as cosigner,
+            cosigning(
+                ledger,
+                published,
+                sequencer,
+                settings,
+                metrics,
+                time.time,
+                opened.declared,
+                opened.policies.history,
+            ) as cosigner,
             _grpc_server(opened, settings, registry, bounds, stop) as (grpc_server, port, healthy),
         ):
             http = _Http(_http_config(app, settings))

@@ -7,6 +7,7 @@ verifier's file (formats.md, section 11).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -32,6 +33,17 @@ _COSIGNATURE: Final = 72
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A witness policy that governance has published at `index`, and whose time has come.
+
+    Its quorum may be none: then it ends what the one before it asked for.
+    """
+
+    index: int
+    policy: Policy
+
+
 class PolicyInForce:
     """Tells the witness policy of one ledger. `clock` gives POSIX seconds. For any thread."""
 
@@ -39,24 +51,32 @@ class PolicyInForce:
         self._ledger = ledger
         self._clock = clock
         self._parsed: dict[int, Policy | None] = {}
+        # A clock that was put back must not put back the time of a policy: nobody would be asked any more.
+        last = ledger.last_accepted()
+        self._latest = moment(last) if last is not None else 0.0
 
     def __call__(self) -> Policy | None:
-        """Return the policy; None where none was published, or the one in force asks for no witness.
+        """Return the policy in force: the last of `history`; None where that asks for no witness."""
+        if not self._ledger.fold.published:
+            return None
+        history = self.history()
+        return history[-1].policy if history and history[-1].policy.quorum.root is not None else None
+
+    def history(self) -> tuple[Asked, ...]:
+        """Return every policy whose time has come, in the order of the governing register.
 
         One that cannot be used (no policy file, one in which the ledger is its own witness, or one of more
-        witnesses than a note can hold) leaves the one before it in force, and is logged: it must not make the
-        ledger ask fewer.
+        witnesses than a note can hold) is left out, and is logged: the one before it stays in force, so that
+        it never makes the ledger ask fewer.
         """
-        published = self._ledger.fold.published
-        if not published:
-            return None
-        now = self._clock()
-        for one in reversed(published):
+        self._latest = now = max(self._latest, self._clock())
+        found = []
+        for one in self._ledger.fold.published:
             if one.kind == _WITNESS and moment(one.effective_from) <= now:
                 policy = self._policy(one)
                 if policy is not None:
-                    return policy if policy.quorum.root is not None else None
-        return None
+                    found.append(Asked(one.index, policy))
+        return tuple(found)
 
     def _policy(self, published: Published) -> Policy | None:
         if published.index not in self._parsed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -12,10 +12,12 @@ from typing import Final
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from services.asking import new_session
-from services.cosigning import Cosigner, Observer, unsealed
+from services.cosigning import Cosigner, unsealed
+from services.following import Observer
 from services.published import Published
 from services.settings import WitnessSettings
 from services.submissions import Sequencer
+from services.witness_policy import Asked
 
 CONFIRM_SECONDS: Final = 15.0
 """Seconds for which a command that does one thing waits for the witnesses to confirm the stored heads."""
@@ -37,6 +39,7 @@ async def cosigning(
     observer: Observer,
     clock: Callable[[], float],
     declared: Callable[[str], int | None],
+    history: Callable[[], Sequence[Asked]],
 ) -> AsyncIterator[Cosigner]:
     """Yield a cosigner with its connections; its `run` is the caller's to start.
 
@@ -53,6 +56,7 @@ async def cosigning(
             observer,
             clock,
             declared,
+            history,
         )
 
 
@@ -99,6 +103,14 @@ async def until_all_sealed(published: Published, seconds: float) -> bool:
                     break
                 await changed.wait()
     return not any(unsealed(published))
+
+
+async def until_handed_over(cosigner: Cosigner, seconds: float) -> bool:
+    """Wait until the witnesses of earlier policies hold what followed, for at most `seconds`; tell whether."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await cosigner.handed_over.wait()
+    return cosigner.handed_over.is_set()
 
 
 class Silent:

@@ -16,7 +16,7 @@ from ledger.governing import GOVERNING
 from ledger.notes import cosignature_line, cosignature_time, open_note
 from ledger.sealing import SealedReader
 from ledger.witnessing import judge
-from services.cosigning import NOT_ASKED, TRIES
+from services.following import NOT_ASKED, TRIES
 from tests.support.ledger_dir import LedgerOnDisk, opening
 from tests.support.ledgers import DEPARTMENT, ORIGIN, REGISTER
 from tests.support.scripted_witness import (

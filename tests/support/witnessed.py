@@ -193,7 +193,14 @@ async def witnessed(
         sequencing = asyncio.create_task(opened.sequencer.run())
         try:
             async with cosigning(
-                opened.ledger, opened.published, opened.sequencer, settings, observed, clock, opened.declared
+                opened.ledger,
+                opened.published,
+                opened.sequencer,
+                settings,
+                observed,
+                clock,
+                opened.declared,
+                opened.policies.history,
             ) as cosigner:
                 following = asyncio.create_task(cosigner.run())
                 try:
