@@ -197,17 +197,20 @@ class Sequencer:
 
         Raises RejectedError as `accept` does.
         """
-        self._check_open(register)
+        self._check_open()
+        self._check_confirmed(register)
         written = _Written(register, record, asyncio.get_running_loop().create_future())
         self._own.append(written)
         self._arrived.set()
         return await asyncio.shield(written.done)
 
-    def _check_open(self, register: str) -> None:
+    def _check_open(self) -> None:
         if self._down:
             raise _down()
         if self._draining:
             raise RejectedError(Reason.DRAINING, "this server is stopping; ask another, or again")
+
+    def _check_confirmed(self, register: str) -> None:
         if not self.is_confirmed(register) and register in self._published.registers():
             raise RejectedError(
                 Reason.BACKEND_DOWN,
@@ -216,8 +219,16 @@ class Sequencer:
 
     async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
         """Queue a submission and wait for its turn."""
-        self._check_open(candidate.submission.register)
-        size = sum(map(len, candidate.submission.records))
+        submission = candidate.submission
+        self._check_open()
+        try:
+            self._check_confirmed(submission.register)
+        except RejectedError:
+            # What is there is answered for all the same: nothing grows by it.
+            if (run := self._ledger.run_of(submission)) is None:
+                raise
+            return await self.recall(submission.register, submission.submission_id, run)
+        size = sum(map(len, submission.records))
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise RejectedError(Reason.OVERLOADED, "too much is waiting to be appended; ask again")
         waiting = _Waiting(candidate, submitter, size, asyncio.get_running_loop().create_future())
