@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ledger.anchors import anchored_by
 from ledger.entries import parse_entry, verify_entry
 from ledger.governing import GOVERNING
 from ledger.hashing import leaf_hash
@@ -108,7 +109,10 @@ def _runs(entries: Sequence[bytes], origin: str) -> dict[str, Run]:
     index = 0
     while index < len(entries):
         first = parse_entry(entries[index])
-        assert first.membership is not None
+        if first.membership is None:
+            assert anchored_by(index, first) is not None, f"{origin}: entry {index} is of nobody"
+            index += 1
+            continue
         count = first.membership.count
         submission_id = verify_entry(first, origin)
         assert submission_id not in runs, f"{origin}: {submission_id} was appended twice"

@@ -29,7 +29,7 @@ from ledger.ed25519 import SecretKey
 from ledger.governing import GOVERNING
 from ledger.receipt_file import Receipt
 from ledger.rules import read_header
-from services.client.answers import Answer, AnswerVerifier, Registered
+from services.client.answers import Answer, AnswerVerifier, Promised, Registered
 from services.client.channels import channel_options
 from services.client.client import Client, connect, message_of
 from services.client.errors import RefusedError, UnavailableError, from_status
@@ -131,10 +131,18 @@ class Load:
         return self._pending[name]
 
     async def _submit(self, client: Client, submission: SignedSubmission) -> Registered:
-        return self._note(await client.submit(submission, timeout=PATIENCE))
+        """Submit until there is a proof: under a policy that asks witnesses, time may run out before."""
+        while True:
+            noted = self._note(await client.submit(submission, timeout=PATIENCE))
+            if noted is not None:
+                return noted
 
-    def _note(self, answer: Answer) -> Registered:
-        assert isinstance(answer, Registered), "an embedded ledger answers with the index fixed"
+    def _note(self, answer: Answer) -> Registered | None:
+        """Write an answer down; None for a promise, which only a policy that asks witnesses leaves."""
+        if isinstance(answer, Promised):
+            assert self.ledger.policy.quorum.root is not None, "an embedded ledger answers with the index fixed"
+            return None
+        assert isinstance(answer, Registered)
         self.journal.answered(answer)
         self._answered.set()
         return answer
@@ -208,9 +216,11 @@ class Load:
         request = self._kept(step, lambda: self.journal.send(make()))
         (record,) = request.records
         record_type = read_header(record).type
-        self._note(
-            await govern(address, self.ledger.policy, record_type, record, request.signatures, timeout=PATIENCE)
-        )
+        policy, signatures = self.ledger.policy, request.signatures
+        while True:
+            answer = await govern(address, policy, record_type, record, signatures, timeout=PATIENCE)
+            if self._note(answer) is not None:
+                return
 
     async def _stream(self, client: Client, channel: grpc.aio.Channel) -> None:
         """Pipeline submissions over RegisterStream, matching answers by tag."""
@@ -239,8 +249,9 @@ class Load:
                 return
             name = under_way.pop(response.tag)
             if response.HasField("acknowledgement"):
-                self._note(verifier.verify(self._pending[name], response.acknowledgement))
-                del self._pending[name]
+                # A promise stays pending: it is sent again.
+                if self._note(verifier.verify(self._pending[name], response.acknowledgement)) is not None:
+                    del self._pending[name]
             elif not refused:
                 assert from_status(response.error).reason == "DRAINING"
                 refused = True
