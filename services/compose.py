@@ -19,6 +19,8 @@ from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.notes import SignerKey
 from ledger.stores.sqlite import SqliteStore
+from ledger.witnessing import Policy
+from services.cosigning import unsealed
 from services.declared_witnesses import DeclaredWitnesses
 from services.governing_requests import Request
 from services.ledger_files import (
@@ -41,12 +43,15 @@ from services.witnessing import (
     SETTLE_SECONDS,
     Silent,
     cosigning,
+    require_quorum,
     until_all_sealed,
     until_confirmed,
     until_handed_over,
 )
 
 _GOVERNING: Final = "/governing"
+MAX_SIZE: Final = 1 << 39
+"""A size that no register reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,21 @@ def _refuse_forgetting(directory: LedgerDirectory, ledger: Ledger, signer: Check
             )
 
 
+@dataclass(frozen=True, slots=True)
+class RegisteredHere:
+    """What one submission came to in a ledger that nobody serves.
+
+    `unsealed` are the registers whose latest checkpoint no quorum of witnesses has cosigned in time; None where
+    no witness is asked.
+    """
+
+    accepted: Accepted
+    unsealed: tuple[str, ...] | None
+
+
 async def register_once(
     opened: Embedded, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
-) -> Accepted:
+) -> RegisteredHere:
     """Register one submission in a ledger that nobody serves, and leave it drained.
 
     Where the ledger has witnesses they are asked first whether this is its latest state, and afterwards to
@@ -142,7 +159,8 @@ async def register_once(
             accepted = await Registrar(ledger, sequencer).register(body, records, signatures, ANONYMOUS)
             await until_all_sealed(published, SETTLE_SECONDS)
             await until_handed_over(cosigner, SETTLE_SECONDS)
-            return accepted
+            waiting = None if published.policy is None else tuple(sorted(unsealed(published)))
+            return RegisteredHere(accepted, waiting)
         finally:
             sequencer.drain()
             await running
@@ -153,10 +171,26 @@ async def register_once(
 
 def register_locally(
     root: Path, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
-) -> Accepted:
+) -> RegisteredHere:
     """Open a directory, register one submission, close it. Raises as `embedded` and registration do."""
     with embedded(LedgerDirectory(root)) as open_ledger:
         return asyncio.run(register_once(open_ledger, body, records, signatures))
+
+
+def require_answers(root: Path, policy: Policy) -> None:
+    """Ask the witnesses of a policy that is to be published whether they answer at all.
+
+    A policy whose quorum does not answer would seal nothing. Raises WitnessesAwayError, DirectoryError.
+    """
+    directory = LedgerDirectory(root)
+    directory.require_ledger()
+    store = SqliteStore(directory.store)
+    try:
+        note = store.note(GOVERNING, MAX_SIZE)
+    finally:
+        store.close()
+    if note is not None and policy.quorum.root is not None:
+        asyncio.run(require_quorum(policy, note, witness_settings(), int(time.time())))
 
 
 def new_key(name: str) -> SignerKey:
@@ -204,7 +238,7 @@ def open_ledger(root: Path, opening: Request, signatures: Sequence[Signature]) -
     fresh = not directory.store.exists()
     try:
         SqliteStore(directory.store).close()
-        return register_locally(root, opening.body, [opening.record], signatures)
+        return register_locally(root, opening.body, [opening.record], signatures).accepted
     except BaseException:
         if fresh:
             for path in root.glob("daybook.sqlite3*"):

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from ledger.add_checkpoint import AddCheckpoint
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
-from services.asking import new_session
+from ledger.store import StoredNote
+from ledger.witnessing import Policy
+from services.asking import Unavailable, ask, new_session
 from services.cosigning import Cosigner, unsealed
 from services.following import Observer
 from services.published import Published
@@ -57,6 +60,29 @@ async def cosigning(
             clock,
             declared,
             history,
+        )
+
+
+async def require_quorum(policy: Policy, note: StoredNote, settings: WitnessSettings, now: int) -> None:
+    """Check that a quorum of a policy's witnesses answers when asked about a signed checkpoint.
+
+    Any answer will do: that a ledger is not known yet can still be mended. `now` is in POSIX seconds. Raises
+    WitnessesAwayError, which names those that do not answer.
+    """
+    issuers = await asyncio.to_thread(_issuers, settings.witness_ca)
+    asked = [each for each in policy.witnesses if each.url is not None]
+    troubles = {each.name: "the policy names no URL for it" for each in policy.witnesses if each.url is None}
+    async with new_session(timeout=settings.witness_seconds, issuers=issuers) as session:
+        request = AddCheckpoint(note.size, (), note.note)
+        answers = await asyncio.gather(*(ask(session, each, request, now) for each in asked))
+    for witness, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, Unavailable):
+            troubles[witness.name] = answer.text
+    if not policy.quorum.is_met_by({each.name for each in policy.witnesses} - troubles.keys()):
+        told = "; ".join(f"{name}: {why}" for name, why in troubles.items())
+        raise WitnessesAwayError(
+            f"no quorum of this policy's witnesses answers, so nothing would be sealed under it ({told}). "
+            "Nothing was published: start them, or correct their addresses"
         )
 
 

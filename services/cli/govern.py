@@ -536,18 +536,26 @@ def _write_new(path: Path, data: bytes) -> None:
 
 def _submit(request: Request, signatures: Sequence[Signature], way: _Way) -> None:
     if way.server is not None:
-        index, known = _submit_to(way.server, request, signatures, way)
+        index, known, sealed = _submit_to(way.server, request, signatures, way)
     else:
-        index, known = _submit_in(way.directory, request, signatures)
-    value = {**_described(request), "index": index, "already_registered": known}
+        index, known, sealed = _submit_in(way.directory, request, signatures)
+    value = {**_described(request), "index": index, "already_registered": known, "sealed": sealed}
     if way.as_json:
         report(value, (), as_json=True)
         return
     already = ", which was there already" if known else ""
     typer.echo(f"{_sentence(request)}: entry {index} of the governing register{already}.")
+    if sealed is False:
+        typer.echo(
+            "daybook: NOT sealed: no quorum of the witnesses has cosigned every register yet. That is tried "
+            "again while the ledger is served; see: daybook sealing",
+            err=True,
+        )
 
 
-def _submit_to(server: str, request: Request, signatures: Sequence[Signature], way: _Way) -> tuple[int, bool]:
+def _submit_to(
+    server: str, request: Request, signatures: Sequence[Signature], way: _Way
+) -> tuple[int, bool, bool | None]:
     from services.client.answers import Registered
     from services.client.governance import SERVED_TYPES, govern
     from services.settings import client_tls
@@ -565,16 +573,23 @@ def _submit_to(server: str, request: Request, signatures: Sequence[Signature], w
             "policy. Submit the same request again later",
             "PENDING",
         )
-    return answer.first_index, answer.known
+    return answer.first_index, answer.known, answer.sealed or None
 
 
-def _submit_in(directory: Path | None, request: Request, signatures: Sequence[Signature]) -> tuple[int, bool]:
+def _submit_in(
+    directory: Path | None, request: Request, signatures: Sequence[Signature]
+) -> tuple[int, bool, bool | None]:
     if directory is None:
         raise UsageError("Name the ledger's directory before the action, or a server with --server")
-    from services.compose import register_locally
+    from services.cli.logs import configure_logs
+    from services.compose import register_locally, require_answers
 
-    accepted = register_locally(directory, request.body, [request.record], signatures)
-    return accepted.run.first, accepted.known
+    configure_logs()
+    record = json.loads(request.record)
+    if record["type"] == "policy.published/1" and record["kind"] == "witness":
+        require_answers(directory, Policy.parse(record["text"].encode()))
+    done = register_locally(directory, request.body, [request.record], signatures)
+    return done.accepted.run.first, done.accepted.known, None if done.unsealed is None else not done.unsealed
 
 
 def _sentence(request: Request) -> str:

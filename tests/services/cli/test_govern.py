@@ -15,6 +15,7 @@ from services.governing_requests import Request
 from tests.support.command import run, run_json
 from tests.support.records import DEPARTMENT, LEDGER_ORIGIN, record_id
 from tests.support.server import MadeLedger, Server, daybook, make_ledger, serving
+from tests.support.witness_process import make_witness, witnessing
 
 ACTIONS = frozenset({"open-register", "sign"})
 
@@ -221,3 +222,22 @@ class TestOverGrpc:
         result = run("policy", f"http://{running.http}")
         assert result.stdout == made.policy.read_text()
         assert "WARNING" in result.stderr
+
+
+def test_a_witness_policy_is_not_published_while_its_quorum_does_not_answer(tmp_path: Path) -> None:
+    """False if one wrong address could leave a ledger that seals nothing, and after a restart does not grow."""
+    ledger, made = tmp_path / "ledger", make_witness(tmp_path / "one", "one.example/w")
+    run("init", ledger, "--origin", "ledger.example.org")
+    policy = tmp_path / "policy"
+    with witnessing(made.directory) as served:
+        policy.write_text(
+            run("policy", ledger, "--witness", f"{made.directory / 'key.pub'}={served.url}").stdout,
+            encoding="utf-8",
+        )
+        command = ("govern", ledger, "publish-policy", policy, "--kind", "witness", "--name", "default")
+    refused = run_json(*command, status=3)["error"]
+    assert "nothing was published" in refused["message"].lower()
+    with witnessing(made.directory, "--listen", served.http):
+        # It answers now, though it does not know the ledger: that is said, and can be mended.
+        told = run_json(*command)
+        assert (told["index"], told["sealed"]) == (1, False)
