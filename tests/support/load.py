@@ -253,7 +253,11 @@ class Load:
                 if self._note(verifier.verify(self._pending[name], response.acknowledgement)) is not None:
                     del self._pending[name]
             elif not refused:
-                assert from_status(response.error).reason == "DRAINING"
+                reason = from_status(response.error).reason
+                if reason == "BACKEND_DOWN" and self.ledger.policy.quorum.root is not None:
+                    await asyncio.sleep(0.02)  # the witnesses have not confirmed the heads yet
+                    continue
+                assert reason == "DRAINING"
                 refused = True
                 await call.done_writing()
 
