@@ -18,7 +18,6 @@ from ledger.catch_up import KeptNotes, Missing, catch_up, covering_note, in_orde
 from ledger.checkpoints import Checkpoint
 from ledger.errors import SignatureError, SplitViewError, StoreError, VerificationError
 from ledger.export import Export
-from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.notes import VerifierKey, split_note
 from ledger.rebuild import Rebuilt, rebuild
@@ -127,7 +126,7 @@ def _end(
     beyond = {} if directory.is_copy else _raise_marks(directory, held)
     pending = read_pending(directory)
     if pending.restored and pending.governing_size is None:
-        write_pending(directory, pending.completed(held.heads()[GOVERNING].size))
+        write_pending(directory, pending.completed({name: head.size for name, head in held.heads().items()}))
     return Imported(
         origin=held.origin,
         is_copy=directory.is_copy,

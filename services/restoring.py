@@ -49,9 +49,17 @@ class PendingRestore:
             after[one.register] = Missing(one.register, stored, one.recovered_size)
         return PendingRestore(after, None)
 
-    def completed(self, governing_size: int) -> PendingRestore:
-        """Return what is pending when the import has ended."""
-        return PendingRestore(self.restored, governing_size)
+    def completed(self, sizes: Mapping[str, int]) -> PendingRestore:
+        """Return what is pending when the import has ended, with the registers at `sizes`.
+
+        An interrupted import may have meant to recover more than the one that ended.
+        """
+        reached = (
+            Missing(one.register, one.stored_size, min(one.recovered_size, sizes[one.register]))
+            for one in self.restored.values()
+        )
+        restored = {one.register: one for one in reached if one.stored_size < one.recovered_size}
+        return PendingRestore(restored, sizes[GOVERNING])
 
     def records(self, origin: str) -> list[bytes]:
         """Return the `restore.declared/1` records, `governing` first: always the same of one restore."""

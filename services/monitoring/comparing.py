@@ -114,11 +114,15 @@ def _contradiction(
     if other.mirror is None:
         raise _UndecidedError(f"nobody has the entries between size {below.size} and size {size}")
     try:
-        return _by(other.mirror, register, _opened(own, policy, below), theirs)
+        found = _by(other.mirror, register, _opened(own, policy, below), theirs)
     except (ProofError, StoreError, MalformedError) as error:
         raise _UndecidedError(
             f"the other's entries do not lead to its own checkpoint of size {size}"
         ) from error
+    if found is None and above is not None:
+        # What came before agrees; whether what we have seen signed beyond it does, only its entries could tell.
+        raise _UndecidedError(f"the entries up to size {above.size} were not read yet")
+    return found
 
 
 def _by(store: Store, register: str, one: OpenedCheckpoint, other: OpenedCheckpoint) -> SplitView | None:

@@ -18,13 +18,14 @@ from services.restoring import (
 
 GOVERNING = Missing("governing", 2, 5)
 OFFICE = Missing("department-for-testing/secretary-of-state", 0, 9)
+SIZES = {"governing": 5, OFFICE.register: 12}
 
 
 def test_a_pending_restore_is_read_as_it_was_written(tmp_path: Path) -> None:
     """False if a size or a register were lost between the import and the next start."""
     directory = LedgerDirectory(tmp_path)
     assert pending_restore(directory) == NOTHING_PENDING
-    pending = NOTHING_PENDING.merged([OFFICE, GOVERNING]).completed(5)
+    pending = NOTHING_PENDING.merged([OFFICE, GOVERNING]).completed(SIZES)
     write_pending(directory, pending)
     assert pending_restore(directory) == pending
     forget_pending(directory)
@@ -44,8 +45,15 @@ def test_the_ledger_may_not_start_while_an_import_is_unfinished(tmp_path: Path) 
 def test_what_the_older_copy_held_is_remembered_over_an_interruption() -> None:
     """False if an import that is run again declared a smaller loss than there was."""
     first = NOTHING_PENDING.merged([GOVERNING, OFFICE])
-    again = first.merged([Missing(OFFICE.register, 6, 12)]).completed(5)
+    again = first.merged([Missing(OFFICE.register, 6, 12)]).completed(SIZES)
     assert dict(again.restored) == {"governing": GOVERNING, OFFICE.register: Missing(OFFICE.register, 0, 12)}
+
+
+def test_no_more_is_declared_than_was_recovered() -> None:
+    """False if an interrupted import's aim were declared although a smaller export ended it."""
+    aimed = NOTHING_PENDING.merged([GOVERNING, OFFICE])
+    ended = aimed.completed({"governing": 2, OFFICE.register: 4})
+    assert dict(ended.restored) == {OFFICE.register: Missing(OFFICE.register, 0, 4)}
 
 
 def test_each_register_is_declared_by_one_record_however_often_it_is_asked() -> None:

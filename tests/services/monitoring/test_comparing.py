@@ -102,6 +102,20 @@ async def test_what_only_one_has_signed_notes_of_is_not_decided(ours: Monitored,
     assert len(made.undecided) == 1
 
 
+async def test_what_we_have_not_read_above_theirs_is_not_decided(ours: Monitored, theirs: Monitored) -> None:
+    """False if a larger checkpoint of ours, whose entries are withheld, passed for one that agrees."""
+    for it in (ours, theirs):
+        await see(it, range(4))
+    await see(theirs, range(4, 7))
+    ours.held.add(range(104, 110))
+    ours.publish()
+    ours.site.answers[f"/logs/{REGISTER}/tile/entries/000.p/10"] = status(403)
+    assert (await ours.round()).troubles
+    made = compared(ours, theirs)
+    assert made.findings == []
+    assert len(made.undecided) == 1
+
+
 async def test_notes_that_the_ledger_has_not_signed_are_ignored(ours: Monitored, theirs: Monitored) -> None:
     """False if somebody could accuse a ledger with notes that he made himself."""
     for it in (ours, theirs):
