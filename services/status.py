@@ -266,8 +266,9 @@ TABLE: Final[Mapping[Reason, Row]] = {
     ),
     Reason.BACKEND_DOWN: Row(
         _C.UNAVAILABLE,
-        "The store behind the server does not answer, and whether it took the submission is not known. "
-        "Sending the very same submission again is safe.",
+        "The store behind the server does not answer, and whether it took the submission is not known; or a "
+        "quorum of witnesses has not confirmed yet that this is the register's latest state, and nothing was "
+        "taken. Sending the very same submission again is safe.",
         "RetryInfo",
         Retry.YES,
         1.0,

@@ -207,7 +207,8 @@ class GetCheckpointRequest(_message.Message):
     """Which checkpoints are meant. Set by the client."""
     size: _builtins.int
     """The largest checkpoint of at most so many entries: what was signed when the register had them. 0
-    means the latest. OUT_OF_RANGE, SIZE_NOT_REACHED beyond the latest, so that the answer never changes.
+    means the latest. OUT_OF_RANGE, SIZE_NOT_REACHED beyond the latest: of signed checkpoints the answer never
+    changes. Of sealed ones it may, as witnesses cosign older sizes later, or another policy is published.
     """
     known_size: _builtins.int
     """Number of entries of a checkpoint that the client holds, to which the answer's is proved; 0 for none.
@@ -259,7 +260,9 @@ class GetCheckpointResponse(_message.Message):
     size: _builtins.int
     """Number of entries that the checkpoint covers."""
     checkpoint: _builtins.bytes
-    """The checkpoint, a signed note with the ledger's signature and all cosignatures held."""
+    """The checkpoint, a signed note: with the ledger's signature alone; or sealed, with the last cosignature of
+    each witness of the policy in force, and as at a time with those by which the quorum was met.
+    """
     sealed: _builtins.bool
     """Whether the ledger's own witness policy is met. Judge by your own."""
     no_witness: _builtins.bool
