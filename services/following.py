@@ -21,7 +21,7 @@ from ledger.add_checkpoint import AddCheckpoint
 from ledger.errors import MalformedError, SignatureError, SplitViewError, StorageFullError
 from ledger.ledger import Ledger
 from ledger.notes import SignatureLine, cosignature_time
-from ledger.sealing import SealedReader
+from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import NewCosignatures, Store, StoredNote
 from ledger.witnessing import Policy, Witness
 from services.asking import Answer, Granted, Holds, Refused, Unavailable, ask, held_checkpoint
@@ -224,6 +224,7 @@ class Follower:
         self._tasks: dict[str, asyncio.Task[tuple[SignedCheckpoint, _Outcome]]] = {}
         self._delays = {witness.name: _Delay() for witness in policy.witnesses}
         self._round: _Round | None = None
+        self._asked_last: tuple[int, int, AddCheckpoint] | None = None
         self._refresh_at = 0.0
 
     async def run(self) -> None:
@@ -328,11 +329,21 @@ class Follower:
             _log.warning("storage full: cosignatures were not kept", register=self._register)
             return False
         self._ground.observer.kept(self._register, target.size, lines)
-        published = self._ground.published
-        latest = self._reader.last_up_to(self._register, target.size)
-        if latest is not None and latest.size == target.size:
-            published.seal(self._register, latest, self._policy)
+        sealed = self._sealed(stored, lines)
+        if sealed is not None:
+            self._ground.published.seal(self._register, sealed, self._policy)
         return True
+
+    def _sealed(self, stored: StoredNote, lines: list[SignatureLine]) -> SealedCheckpoint | None:
+        """Return the checkpoint of a note with all that is kept of it, where that seals it."""
+        before = self._ground.published.sealed(self._register)
+        fresh = self._reader.sealed(stored, lines)
+        enough = self._policy.quorum.is_met_by({each.witness for each in fresh.cosignatures})
+        if enough and (before is None or before.size < stored.size):
+            # Whoever cosigned before the quorum was met is among these lines: nothing else is to be looked up.
+            return fresh
+        kept = self._reader.last_up_to(self._register, stored.size)
+        return kept if kept is not None and kept.size == stored.size else None
 
     def _note(self, witness: Witness, outcome: _Outcome) -> None:
         """Remember how the witness stands, and when to ask it again."""
@@ -392,10 +403,16 @@ class Follower:
                     return answer
         return Unavailable(f"named another size to go on from {TRIES} times")
 
+    def _request(self, old: int, target: SignedCheckpoint) -> AddCheckpoint:
+        """Return what to ask of a witness that holds `old`: mostly they all hold the same."""
+        if self._asked_last is None or self._asked_last[:2] != (old, target.size):
+            reader = self._ground.ledger.reader(self._register)
+            proof = reader.consistency(old, target.size) if 0 < old < target.size else ()
+            self._asked_last = (old, target.size, AddCheckpoint(old, proof, target.note))
+        return self._asked_last[2]
+
     async def _ask_from(self, witness: Witness, old: int, target: SignedCheckpoint) -> Answer:
-        reader = self._ground.ledger.reader(self._register)
-        proof = reader.consistency(old, target.size) if 0 < old < target.size else ()
-        request = AddCheckpoint(old, proof, target.note)
+        request = self._request(old, target)
         return await ask(self._ground.session, witness, request, int(self._ground.clock()))
 
     def _confirm(self, witness: Witness) -> None:

@@ -30,6 +30,7 @@ from tests.support.witness_process import make_witness, witnessing
 
 COUNT = 300
 WARM_UP = 20
+ROUNDS = 3
 TARGET = 6.0
 
 
@@ -59,16 +60,21 @@ async def witnessed_ledger() -> AsyncIterator[tuple[LedgerOnDisk, Policy]]:
 
 async def run() -> list[Measure]:
     """Run the measure."""
-    async with witnessed_ledger() as (ledger, policy):
-        waits = sorted((await _sealed_after(ledger, policy))[WARM_UP:])
-    echoed = middle(await _echo_seconds())
-    with tempfile.TemporaryDirectory(prefix="daybook-bench-") as folder:
-        committed = middle(one_row_commits(Path(folder) / "raw", bytes(200), COUNT))
-    floor = echoed + committed
-    p50, p99 = middle(waits), waits[len(waits) * 99 // 100]
-    ratio = p50 / floor
-    name = f"sequenced to sealed by two witnesses, p50 (p99 is {p99 / floor:.1f} times the floor)"
-    return [Measure("g", name, p50 * 1e3, floor * 1e3, "ms", ratio, f"<= {TARGET:.0f}", ratio <= TARGET)]
+    halves, tails, floors = [], [], []
+    for _ in range(ROUNDS):
+        async with witnessed_ledger() as (ledger, policy):
+            waits = sorted((await _sealed_after(ledger, policy))[WARM_UP:])
+        halves.append(middle(waits))
+        tails.append(waits[len(waits) * 99 // 100])
+        echoed = middle(await _echo_seconds())
+        with tempfile.TemporaryDirectory(prefix="daybook-bench-") as folder:
+            floors.append(echoed + middle(one_row_commits(Path(folder) / "raw", bytes(200), COUNT)))
+    ratio, tail = (
+        middle([one / floor for one, floor in zip(each, floors, strict=True)]) for each in (halves, tails)
+    )
+    name = f"sequenced to sealed by two witnesses, p50 (p99: ratio {tail:.1f})"
+    value, floor = middle(halves) * 1e3, middle(floors) * 1e3
+    return [Measure("g", name, value, floor, "ms", ratio, f"<= {TARGET:.0f}", ratio <= TARGET)]
 
 
 async def _sealed_after(ledger: LedgerOnDisk, policy: Policy) -> list[float]:
