@@ -18,13 +18,14 @@ import aiohttp
 import structlog
 
 from ledger.add_checkpoint import AddCheckpoint
-from ledger.errors import MalformedError, SignatureError, SplitViewError, StorageFullError
+from ledger.errors import StorageFullError
 from ledger.ledger import Ledger
-from ledger.notes import SignatureLine, cosignature_time
+from ledger.notes import SignatureLine
 from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import NewCosignatures, Store, StoredNote
 from ledger.witnessing import Policy, Witness
-from services.asking import Answer, Granted, Holds, Refused, Unavailable, ask, held_checkpoint
+from services.asking import Answer, Granted, Holds, Refused, Unavailable, ask
+from services.known_history import KnownHistory, LostState
 from services.published import Published, SignedCheckpoint
 
 TRIES: Final = 4
@@ -78,14 +79,6 @@ class Standing:
         register, why = min(self.troubles.items())
         more = len(self.troubles) - 1
         return f"{register}: {why}" + (f"; and {more} more registers" if more else "")
-
-
-@dataclass(frozen=True, slots=True)
-class LostState:
-    """The witness holds less than it has cosigned: it was restored from an older copy of itself."""
-
-    size: int
-    cosigned: int
 
 
 _Outcome = Granted | Refused | Unavailable | LostState
@@ -214,9 +207,11 @@ class Follower:
         self._confirms = confirms
         self._ground = ground
         self._register = register
-        self._origin = ground.ledger.register_origin(register)
         self._policy = policy
         self._reader = SealedReader(ground.ledger.store, policy)
+        self._history = KnownHistory(
+            ground.ledger, ground.published, ground.session, ground.declared, register, policy
+        )
         # The first that a witness is asked is the stored head, as if it knew that.
         self._stored = ground.published.latest(register).size
         self._held: dict[str, int] = {}
@@ -384,9 +379,11 @@ class Follower:
                     self._confirm(witness)
                     return answer
                 case Holds(size):
-                    lost = await self._judge_held(witness, size, target)
+                    lost = await self._history.judge(witness, size)
                     if lost is not None:
                         return lost
+                    if size < target.size:
+                        self._confirm(witness)
                     if size == old:
                         return Unavailable(f"answered 409 with the size {old} that was sent")
                     self._held[witness.name] = size
@@ -396,8 +393,10 @@ class Follower:
                 case Refused(status, text, disputes=True):
                     if not confirmed:
                         # Its word is enough to stop, whoever else has confirmed the head meanwhile.
-                        raise await self._split_view(witness, f"knows another history ({status}: {text})")
-                    await self._investigate(witness)
+                        raise await self._history.split_view(
+                            witness, f"knows another history ({status}: {text})"
+                        )
+                    await self._history.investigate(witness)
                     return answer
                 case _:
                     return answer
@@ -422,64 +421,6 @@ class Follower:
         self._confirmed_by.add(witness.name)
         if self._policy.quorum.is_met_by(self._confirmed_by):
             self._ground.growing.confirm([self._register])
-
-    async def _judge_held(self, witness: Witness, size: int, target: SignedCheckpoint) -> LostState | None:
-        """Judge the size that a witness says it holds. Raises SplitViewError where we have no such size."""
-        latest = self._ground.published.latest(self._register)
-        if size > latest.size:
-            raise await self._split_view(witness, f"holds {size} entries, where this ledger has {latest.size}")
-        cosigned = self._cosigned_by(witness, size)
-        if cosigned is not None:
-            return LostState(size, cosigned)
-        if size < target.size:
-            self._confirm(witness)
-        return None
-
-    def _cosigned_by(self, witness: Witness, size: int) -> int | None:
-        """Return the largest size beyond `size` that the witness is known to have cosigned.
-
-        Not what it cosigned before the operator declared it restored.
-        """
-        by = (witness.key.name, witness.key.key_id)
-        # The largest is also what it cosigned last: it is only ever asked for the latest size.
-        latest = self._ground.published.latest(self._register).size
-        last = self._ground.ledger.store.last_cosigned(self._register, by, latest)
-        if last is None or last.size <= size:
-            return None
-        declared = self._ground.declared(str(witness.key)) or 0
-        return last.size if cosignature_time(last.last.signature) > declared else None
-
-    async def _investigate(self, witness: Witness) -> None:
-        """Find out what a witness knows that says it knows another history. Raises SplitViewError.
-
-        Once a quorum has confirmed the stored head, the ledger stops for evidence, a note that its own key has
-        signed: until there is any, the witness merely does not cosign.
-        """
-        note = await held_checkpoint(self._ground.session, witness, self._origin)
-        if note is not None and self._contradicts(note):
-            raise await self._split_view(witness, "holds a checkpoint of another history")
-
-    def _contradicts(self, note: bytes) -> bool:
-        """Tell whether a note is signed by this ledger's key, and of another history than the stored one."""
-        try:
-            checkpoint = self._policy.open(note, self._origin).checkpoint
-        except (MalformedError, SignatureError):
-            return False
-        if checkpoint.size > self._ground.published.latest(self._register).size:
-            return True
-        return self._ground.ledger.reader(self._register).root(checkpoint.size) != checkpoint.root
-
-    async def _split_view(self, witness: Witness, what: str) -> SplitViewError:
-        ours = self._ground.published.latest(self._register).note
-        theirs = await held_checkpoint(self._ground.session, witness, self._origin)
-        if theirs is None or not self._contradicts(theirs):
-            theirs = f"(witness {witness.name} shows no note of {self._origin} that proves it)\n".encode()
-        return SplitViewError(
-            f"{self._origin}: witness {witness.name} {what}. Nothing more is signed: was an older copy "
-            "restored, or is another ledger running with this key?",
-            ours,
-            theirs,
-        )
 
 
 def _trouble(outcome: Refused | Unavailable | LostState) -> str:
