@@ -371,6 +371,7 @@ class Follower:
             return Unavailable("the witness policy names no URL for it")
         old = min(self._held.get(witness.name, self._stored), target.size)
         confirmed = self._ground.growing.is_confirmed(self._register)
+        said: LostState | None = None
         for _ in range(TRIES):
             answer = await self._ask_from(witness, old, target)
             match answer:
@@ -380,8 +381,13 @@ class Follower:
                     return answer
                 case Holds(size):
                     lost = await self._history.judge(witness, size)
-                    if lost is not None:
+                    if lost is not None and lost == said:
                         return lost
+                    if lost is not None:
+                        # Not believed before it is said twice: the answer may be older than a cosignature that
+                        # the follower of another policy has had since.
+                        said = lost
+                        continue
                     if size < target.size:
                         self._confirm(witness)
                     if size == old:

@@ -21,6 +21,7 @@ from ledger.hashing import Hash
 from ledger.notes import SignerKey
 from ledger.store import Head
 from ledger.stores.sqlite import SqliteStore
+from services.client.signing import SignedSubmission
 from services.ledger_files import read_secret_key
 from services.signing import HighWaterMarks
 from tests.support.ledger_dir import LedgerOnDisk, opening
@@ -35,20 +36,24 @@ from tests.support.scripted_witness import (
     replies,
     waits_for,
 )
-from tests.support.witnessed import Witnessed, copied, policy_text, witnessed
+from tests.support.witnessed import Witnessed, copied, deciding, policy_text, witnessed
 
 MAIN = f"{ORIGIN}/{REGISTER}"
 OFFICE = f"{DEPARTMENT}/permanent-secretary"
 TWO_OF_THREE = ("group most 2 one two three", "quorum most")
 
 
-async def sealed_at(ledger: LedgerOnDisk, size: int, witnesses: list[ScriptedWitness], *lines: str) -> None:
+async def sealed_at(
+    ledger: LedgerOnDisk, size: int, witnesses: list[ScriptedWitness], *lines: str
+) -> SignedSubmission:
     """Leave the main register at a size, sealed by all of these witnesses, and nobody serving it."""
+    submission = deciding(size)
     async with witnessed(ledger.root) as it:
         await it.publish(policy_text(ledger, [each.witness for each in witnesses], *lines))
-        await it.add(size)
+        await it.send(submission)
         await it.until_all_sealed()
         await it.until(lambda: all(each.size_of(MAIN) == size for each in witnesses))
+    return submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ async def test_nothing_grows_before_a_quorum_has_confirmed_and_then_it_does_by_i
     ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness, silent: Behaviour
 ) -> None:
     """If false, an older copy of a ledger would sign a second history while its witnesses are away."""
-    await sealed_at(ledger, 4, [one, two])
+    known = await sealed_at(ledger, 4, [one, two])
     before = signed(ledger)
     two.always(silent)
     async with witnessed(ledger.root, witness_seconds=0.3) as it:
@@ -98,8 +103,10 @@ async def test_nothing_grows_before_a_quorum_has_confirmed_and_then_it_does_by_i
         await it.until(lambda: two.witness.name in it.observed.answers)
         await refuses_to_grow(it)
         await refuses_to_grow(it, GOVERNING)
-        # What is there is shown all the same, and is as sealed as it was.
+        # What is there is shown and answered for all the same, and is as sealed as it was.
         assert it.sealed_size() == 4
+        again = await it.send(known)
+        assert (again.known, again.run.count) == (True, 4)
         two.always(honestly)
         await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
         await it.add()
@@ -471,6 +478,20 @@ async def test_a_witness_that_begins_anew_has_lost_its_state_too(
     async with witnessed(ledger.root) as it:
         await it.until(lambda: "holds 0 entries, and had cosigned 4" in trouble(it, two))
         await refuses_to_grow(it)
+
+
+async def test_a_word_that_has_been_overtaken_is_no_loss(
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
+) -> None:
+    """If false, two requests that cross on the way would raise an alarm, and put the witness off."""
+    await sealed_at(ledger, 4, [one, two])
+    async with witnessed(ledger.root) as it:
+        await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
+        two.will(holds(3))
+        await it.add()
+        await it.until_sealed(5)
+        assert "loststate" not in it.observed.answers["two"]
+        assert two.sizes(MAIN)[-2:] == [(4, 5), (4, 5)]
 
 
 async def test_a_damaged_list_of_declarations_stops_the_ledger(
