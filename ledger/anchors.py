@@ -6,17 +6,19 @@ root, so commits to the whole ledger.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ledger.checkpoints import Checkpoint
-from ledger.entries import Entry
-from ledger.errors import MalformedError, RejectedError
+from ledger.entries import Entry, parse_entry
+from ledger.errors import MalformedError, RejectedError, SignatureError
 from ledger.governing_types import CheckpointAnchored
 from ledger.notes import split_note
 from ledger.records import parse_record
+from ledger.witnessing import Policy, judge
 
 _ANCHORED: Final = b'"type":"checkpoint.anchored/1"'
 
@@ -48,30 +50,50 @@ def anchored_by(index: int, entry: Entry) -> Anchored | None:
     return Anchored(checkpoint.origin.partition("/")[2], checkpoint.size, index)
 
 
+def satisfies(entry: bytes, policy: Policy, origin: str) -> bool:
+    """Tell whether a governing entry that anchors carries a note of `origin` that satisfies a policy."""
+    record = parse_record(parse_entry(entry).record)
+    if not isinstance(record, CheckpointAnchored):
+        return False
+    try:
+        judge(record.checkpoint.encode(), policy, origin)
+    except (MalformedError, SignatureError):
+        return False
+    return True
+
+
 @dataclass(slots=True)
 class _OfRegister:
-    sizes: list[int] = field(default_factory=list[int])
-    indices: list[int] = field(default_factory=list[int])
+    """Where each anchored size stands, by size. An index is there before its size is, for other threads."""
+
+    latest: Anchored
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    indices: array[int] = field(default_factory=lambda: array("q"))
 
 
 class Anchors:
-    """The anchors of all registers, in the order of the governing register, which only adds to them."""
+    """The anchors of all registers, in the order of the governing register, which only adds to them.
+
+    One writer; readers in any thread.
+    """
 
     def __init__(self) -> None:
         self._registers: dict[str, _OfRegister] = {}
 
     def add(self, anchors: Iterable[Anchored]) -> None:
-        """Add anchors. One of a size that an earlier one covers says nothing new, and is passed over."""
+        """Add anchors. One of a smaller size than an earlier one says nothing new, and is passed over."""
         for anchor in anchors:
-            held = self._registers.setdefault(anchor.register, _OfRegister())
+            held = self._registers.setdefault(anchor.register, _OfRegister(anchor))
             if not held.sizes or anchor.size > held.sizes[-1]:
-                held.sizes.append(anchor.size)
                 held.indices.append(anchor.index)
+                held.sizes.append(anchor.size)
+            if anchor.size >= held.latest.size:
+                held.latest = anchor
 
     def latest(self, register: str) -> Anchored | None:
-        """Return the anchor of a register's largest anchored size."""
+        """Return the anchor of a register's largest anchored size: of several, the last."""
         held = self._registers.get(register)
-        return Anchored(register, held.sizes[-1], held.indices[-1]) if held else None
+        return held.latest if held else None
 
     def covering(self, register: str, index: int) -> Anchored | None:
         """Return the first anchor whose checkpoint covers the entry at `index`."""

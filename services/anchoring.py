@@ -1,22 +1,25 @@
 """Anchoring: sealed checkpoints of registers are carried into the governing register (formats.md, section 11).
 
 So one number, the governing root, commits to every register. A register is anchored when it has changed, but
-no more often than at the interval; one that was never anchored, at once. The governing register never is.
+no more often than at the interval; a new one at once, from its first sealed checkpoint on; and each anew when
+the witnesses are others than those by whose word it was anchored. The governing register never is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
 
-from ledger.anchors import Anchors
+from ledger.anchors import Anchored, satisfies
 from ledger.errors import RejectedError
 from ledger.governing import GOVERNING
-from ledger.ledger import Appended, Known, Outcome
+from ledger.ledger import Appended, Known, Ledger, Outcome
 from ledger.own_records import checkpoint_anchored
+from ledger.sealing import SealedCheckpoint
+from ledger.witnessing import Policy
 from services.published import Published
 
 _LOOK: Final = 0.5
@@ -36,11 +39,12 @@ class Writer(Protocol):
 class Anchorer:
     """Anchors the registers of one ledger, at most every `seconds`. `run` is its task, till it is cancelled."""
 
-    def __init__(self, anchors: Anchors, published: Published, writer: Writer, seconds: float) -> None:
-        self._anchors = anchors
+    def __init__(self, ledger: Ledger, published: Published, writer: Writer, seconds: float) -> None:
+        self._ledger = ledger
         self._published = published
         self._writer = writer
         self._seconds = seconds
+        self._good: dict[str, tuple[Anchored, Policy]] = {}
 
     async def run(self) -> None:
         """Anchor what has changed, again and again. Raises StoreError where the writer has failed."""
@@ -48,34 +52,60 @@ class Anchorer:
         due = loop.time() + self._seconds
         while True:
             await asyncio.sleep(min(_LOOK, self._seconds))
-            if loop.time() >= due:
+            if loop.time() < due:
+                await self._write(self._begun())
+            else:
                 await self.anchor()
                 due = loop.time() + self._seconds
-            elif never := [each for each in self._changed() if self._anchors.latest(each) is None]:
-                await self._write(never)
 
     async def anchor(self) -> None:
         """Anchor every register whose latest sealed checkpoint is not anchored, together."""
-        await self._write(list(self._changed()))
+        await self._write(self._begun())
+        await self._write(await asyncio.to_thread(self._changed))
 
-    def _changed(self) -> Iterator[str]:
-        if self._published.policy is None:
-            return
-        for register in self._published.registers():
-            if register == GOVERNING:
-                continue
-            sealed, anchored = self._published.sealed(register), self._anchors.latest(register)
-            if sealed is not None and (anchored is None or anchored.size < sealed.size):
-                yield register
+    def _begun(self) -> dict[str, SealedCheckpoint]:
+        """Return the first sealed checkpoint of every register that was never anchored: mostly of size 0."""
+        reader = self._published.sealed_reader
+        if reader is None:
+            return {}
+        names = [each for each in self._sealed() if self._ledger.anchors.latest(each) is None]
+        found = ((each, reader.first_covering(each, -1)) for each in names)
+        return {each: first for each, first in found if first is not None}
 
-    async def _write(self, registers: list[str]) -> None:
+    def _changed(self) -> dict[str, SealedCheckpoint]:
+        """Return the latest sealed checkpoint of every register where it is not anchored."""
+        policy = self._published.policy
+        if policy is None:
+            return {}
+        sealed = self._sealed()
+        return {each: sealed[each] for each in sealed if not self._is_anchored(each, sealed[each].size, policy)}
+
+    def _sealed(self) -> dict[str, SealedCheckpoint]:
+        """Return the latest sealed checkpoint of every register that is to be anchored."""
+        found = ((each, self._published.sealed(each)) for each in self._published.registers())
+        return {each: sealed for each, sealed in found if sealed is not None and each != GOVERNING}
+
+    def _is_anchored(self, register: str, size: int, policy: Policy) -> bool:
+        """Tell whether a size is anchored, by a note that satisfies the policy in force."""
+        latest = self._ledger.anchors.latest(register)
+        if latest is None or latest.size < size:
+            return False
+        if latest.size > size:
+            return True  # for other witnesses, and further than these have come
+        if self._good.get(register) != (latest, policy):
+            entry = self._ledger.reader(GOVERNING).entry(latest.index)
+            if not satisfies(entry, policy, self._ledger.register_origin(register)):
+                return False
+            self._good[register] = (latest, policy)
+        return True
+
+    async def _write(self, checkpoints: Mapping[str, SealedCheckpoint]) -> None:
         """Write one anchor for each. What cannot be written now is written at the next time."""
-        notes = [(each, sealed.note) for each in registers if (sealed := self._published.sealed(each))]
         outcomes = await asyncio.gather(
-            *(self._writer.write(GOVERNING, checkpoint_anchored(note)) for _, note in notes),
+            *(self._writer.write(GOVERNING, checkpoint_anchored(one.note)) for one in checkpoints.values()),
             return_exceptions=True,
         )
-        for (register, _), outcome in zip(notes, outcomes, strict=True):
+        for register, outcome in zip(checkpoints, outcomes, strict=True):
             if isinstance(outcome, RejectedError):
                 _log.info("not anchored now", register=register, why=outcome.reason.value)
             elif isinstance(outcome, BaseException):

@@ -12,17 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from ledger.anchors import Anchored
+from ledger.anchors import Anchored, satisfies
 from ledger.entries import first_signer
-from ledger.errors import MalformedError, Reason, RejectedError, SignatureError
+from ledger.errors import Reason, RejectedError
 from ledger.governing import GOVERNING
-from ledger.governing_types import CheckpointAnchored
 from ledger.hashing import Hash
 from ledger.ledger import Ledger
 from ledger.receipt_file import Anchor, KeyEvidence, NotBefore, Receipt
-from ledger.records import parse_record
 from ledger.tlog_proofs import TlogProof
-from ledger.witnessing import Policy, judge
 from services.published import Published
 
 KEPT: Final = 1_024
@@ -162,7 +159,7 @@ class ReceiptBuilder:
             return None
         entry = self._ledger.reader(GOVERNING).entry(anchored.index)
         proof = self._governing_proof(anchored.index)
-        if proof is None or not _satisfies(entry, policy, self._ledger.register_origin(anchored.register)):
+        if proof is None or not satisfies(entry, policy, self._ledger.register_origin(anchored.register)):
             return None
         return _AnchorEntry(anchored, entry, proof)
 
@@ -174,18 +171,6 @@ class _AnchorEntry:
     anchored: Anchored
     entry: bytes
     proof: TlogProof
-
-
-def _satisfies(entry: bytes, policy: Policy, origin: str) -> bool:
-    """Tell whether the note that an entry anchors satisfies the policy."""
-    record = parse_record(entry.partition(b"\n")[2])
-    if not isinstance(record, CheckpointAnchored):
-        return False
-    try:
-        judge(record.checkpoint.encode(), policy, origin)
-    except (MalformedError, SignatureError):
-        return False
-    return True
 
 
 class _Recent(Generic[_Key, _Value]):

@@ -166,7 +166,7 @@ async def serve(
             _grpc_server(opened, settings, registry, bounds, stop) as (grpc_server, port, healthy),
         ):
             http = _Http(_http_config(app, settings))
-            anchorer = Anchorer(ledger.anchors, published, sequencer, settings.anchor_seconds)
+            anchorer = Anchorer(ledger, published, sequencer, settings.anchor_seconds)
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
             sequencing = asyncio.create_task(sequencer.run())
             following = asyncio.create_task(cosigner.run())

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from daybook.submission.v1.submission_pb2 import WaitFor
 
-from ledger.anchors import Anchored, anchored_by
+from ledger.anchors import Anchored, anchored_by, satisfies
 from ledger.entries import parse_entry
 from ledger.governing import GOVERNING
 from ledger.governing_types import CheckpointAnchored
@@ -96,8 +96,9 @@ async def test_a_new_register_is_anchored_at_once(
     async with serving(ledger, [one, two], LONG) as it:
         await it.until_anchored(0)
         await it.govern("OpenRegister", opening(OFFICE))
-        await it.until_anchored(0, OFFICE)
         await it.register(deciding(2, OFFICE))
+        # From its beginning on, however soon it grows.
+        await it.until_anchored(0, OFFICE)
         assert it.opened.ledger.anchors.latest(OFFICE) == Anchored(OFFICE, 0, anchors(it)[-1].index)
 
 
@@ -133,6 +134,32 @@ async def test_only_what_is_sealed_is_anchored(
         assert {(each.register, each.size) for each in anchors(it)} == {(REGISTER, 0), (OFFICE, 0)}
         two.always(honestly)
         await it.until_anchored(3)
+
+
+async def test_after_a_change_of_witnesses_every_register_is_anchored_once_more(
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
+) -> None:
+    """If false, a register that is closed would never have an anchor that the verifiers of today accept."""
+    async with serving(ledger, [one], 0.2) as it:
+        await it.register(deciding(3))
+        await it.until_anchored(3)
+        two.always(replies(500))
+        text = policy_text(ledger, [one.witness, two.witness])
+        await it.govern("PublishPolicy", publishing(text), 0.5)
+        await asyncio.sleep(0.5)
+        # Not before the new ones have sealed it.
+        before = anchors(it)
+        assert [(each.register, each.size) for each in before] == [(REGISTER, 0), (REGISTER, 3)]
+        two.always(honestly)
+        await it.until(lambda: len(anchors(it)) > len(before))
+        policy = it.published.policy
+        assert policy is not None
+        await asyncio.sleep(0.7)  # several times the interval
+        assert [(each.register, each.size) for each in anchors(it)[2:]] == [(REGISTER, 3)]
+        assert it.opened.ledger.anchors.latest(REGISTER) == anchors(it)[-1]
+        entry = it.opened.ledger.reader(GOVERNING).entry(anchors(it)[-1].index)
+        assert satisfies(entry, policy, MAIN)
+    assert_fsck_finds_nothing(ledger.root)
 
 
 async def test_without_witnesses_nothing_is_anchored(ledger: LedgerOnDisk) -> None:
