@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -221,22 +222,20 @@ class Follower:
         self._round: _Round | None = None
         self._asked_last: tuple[int, int, AddCheckpoint] | None = None
         self._refresh_at = 0.0
+        self._stirred = asyncio.Event()
 
     async def run(self) -> None:
         """Make one round after the other, for ever."""
         try:
-            while True:
-                news = self._ground.published.news_of(self._register)
-                self._begin_round()
-                pause = self._ask_all()
-                waiting = asyncio.ensure_future(news.wait())
-                try:
-                    await asyncio.wait(
-                        {waiting, *self._tasks.values()}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
-                    )
-                finally:
-                    waiting.cancel()
-                await self._collect()
+            with self._ground.published.stirring(self._register, self._stirred):
+                while True:
+                    self._begin_round()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._ask_all()):
+                            await self._stirred.wait()
+                    # Before anything is taken in: what happens meanwhile is seen the next time round.
+                    self._stirred.clear()
+                    await self._collect()
         finally:
             await cancel(self._tasks.values())
 
@@ -272,7 +271,8 @@ class Follower:
                 pause = min(delay.until - now, LAST_DELAY if pause is None else pause)
                 continue
             held.asked.add(witness.name)
-            self._tasks[witness.name] = asyncio.create_task(self._ask(witness, held.target))
+            task = self._tasks[witness.name] = asyncio.create_task(self._ask(witness, held.target))
+            task.add_done_callback(lambda _: self._stirred.set())
         return pause
 
     async def _collect(self) -> None:

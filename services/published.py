@@ -7,7 +7,8 @@ any thread; one writer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint
@@ -59,6 +60,7 @@ class Published:
         self._unsaved: dict[str, list[StoredNote]] = {}
         self._changed = asyncio.Event()
         self._news: dict[str, asyncio.Event] = {}
+        self._stirred: dict[str, list[asyncio.Event]] = {}
         self._told: set[str] = set()
         self._sealing: _Sealing | None = None
         self._waits = True
@@ -81,6 +83,8 @@ class Published:
     def _wake(self, register: str) -> None:
         if (news := self._news.pop(register, None)) is not None:
             news.set()
+        for event in self._stirred.get(register, ()):
+            event.set()
 
     def changed(self) -> asyncio.Event:
         """Return an event that the next `wake` sets. Take it before looking, and nothing is missed."""
@@ -89,6 +93,15 @@ class Published:
     def news_of(self, register: str) -> asyncio.Event:
         """Return an event that is set when this register's next checkpoint is signed or sealed."""
         return self._news.setdefault(register, asyncio.Event())
+
+    @contextmanager
+    def stirring(self, register: str, event: asyncio.Event) -> Iterator[None]:
+        """Set `event` at each piece of news of a register while the block runs."""
+        self._stirred.setdefault(register, []).append(event)
+        try:
+            yield
+        finally:
+            self._stirred[register].remove(event)
 
     @property
     def policy(self) -> Policy | None:

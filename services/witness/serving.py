@@ -98,6 +98,7 @@ def _config(state: State, cosigner: Cosigner, evidence: EvidenceFolder, listen: 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         ssl_certfile=listen.certificate,
         ssl_keyfile=listen.key,
         timeout_graceful_shutdown=_GRACE,
