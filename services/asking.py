@@ -181,4 +181,7 @@ def _text(body: bytes) -> str:
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or str(error.os_error)
+        return f"cannot connect to {error.host}:{error.port}: {reason}"
     return str(error) or type(error).__name__

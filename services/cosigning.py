@@ -64,6 +64,7 @@ class Cosigner:
             declared,
             self._keeper,
             self.standing,
+            self._addresses,
         )
         self._confirming: Asked | None = None
         self._handed_over: set[int] = set()
@@ -79,6 +80,16 @@ class Cosigner:
         """Return how one witness stands."""
         vkey = str(witness.key)
         return self._standings.setdefault(vkey, Standing(witness.name, vkey))
+
+    def _addresses(self, witness: Witness) -> list[str]:
+        """Return every address at which governance has ever said that a witness is asked, the latest first."""
+        held = [
+            each.url
+            for asked in reversed(self._history())
+            for each in asked.policy.witnesses
+            if each.key == witness.key and each.url is not None
+        ]
+        return list(dict.fromkeys(held))
 
     async def run(self) -> None:
         """Follow every register. Raises SplitViewError where a witness knows a longer or another history.

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -174,6 +174,7 @@ class Ground:
     declared: Callable[[str], int | None]
     keeper: Keeper
     standing: Callable[[Witness], Standing]
+    addresses: Callable[[Witness], Sequence[str]]
 
 
 @dataclass(slots=True)
@@ -216,6 +217,7 @@ class Follower:
         # The first that a witness is asked is the stored head, as if it knew that.
         self._stored = ground.published.latest(register).size
         self._held: dict[str, int] = {}
+        self._address: dict[str, int] = {}
         self._confirmed_by: set[str] = set()
         self._tasks: dict[str, asyncio.Task[tuple[SignedCheckpoint, _Outcome]]] = {}
         self._delays = {witness.name: _Delay() for witness in policy.witnesses}
@@ -367,13 +369,23 @@ class Follower:
         return target, await self._asked(witness, target)
 
     async def _asked(self, witness: Witness, target: SignedCheckpoint) -> _Outcome:
-        if witness.url is None:
+        # A witness is known by its key: where it does not answer at the address in force, one from an earlier
+        # policy will do.
+        addresses = self._ground.addresses(witness)
+        if not addresses:
             return Unavailable("the witness policy names no URL for it")
+        at = self._address.get(witness.name, 0) % len(addresses)
+        outcome = await self._asked_at(addresses[at], witness, target)
+        if isinstance(outcome, Unavailable) and outcome.retry_after is None:
+            self._address[witness.name] = at + 1
+        return outcome
+
+    async def _asked_at(self, url: str, witness: Witness, target: SignedCheckpoint) -> _Outcome:
         old = min(self._held.get(witness.name, self._stored), target.size)
         confirmed = self._ground.growing.is_confirmed(self._register)
         said: LostState | None = None
         for _ in range(TRIES):
-            answer = await self._ask_from(witness, old, target)
+            answer = await self._ask_from(url, witness, old, target)
             match answer:
                 case Granted():
                     self._held[witness.name] = target.size
@@ -416,9 +428,9 @@ class Follower:
             self._asked_last = (old, target.size, AddCheckpoint(old, proof, target.note))
         return self._asked_last[2]
 
-    async def _ask_from(self, witness: Witness, old: int, target: SignedCheckpoint) -> Answer:
+    async def _ask_from(self, url: str, witness: Witness, old: int, target: SignedCheckpoint) -> Answer:
         request = self._request(old, target)
-        return await ask(self._ground.session, witness, request, int(self._ground.clock()))
+        return await ask(self._ground.session, replace(witness, url=url), request, int(self._ground.clock()))
 
     def _confirm(self, witness: Witness) -> None:
         """Count a witness that holds nothing larger or different than what was stored when we began."""
