@@ -9,6 +9,7 @@ LedgerError
 └ VerificationError
   ├ ProofError           a proof does not lead to the root
   ├ SignatureError       a signature is missing, unknown or wrong
+  │ └ QuorumError        fewer witnesses have cosigned than the policy asks for
   └ SplitViewError       two histories of one origin: holds both notes
 
 Catch to translate, at an edge, with ``raise ... from``. Anything unknown rises.
@@ -141,6 +142,10 @@ class ProofError(VerificationError):
 
 class SignatureError(VerificationError):
     """A signature is missing, of an unknown key, or does not verify."""
+
+
+class QuorumError(SignatureError):
+    """Fewer witnesses have cosigned than the policy asks for: not yet, or never."""
 
 
 class SplitViewError(VerificationError):

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint, OpenedCheckpoint, open_checkpoint
-from ledger.errors import MalformedError, SignatureError
+from ledger.errors import MalformedError, QuorumError, SignatureError
 from ledger.notes import (
     COSIGNATURE_V1,
     ED25519,
@@ -357,16 +357,18 @@ class JudgedCheckpoint:
 def judge(note: bytes, policy: Policy, origin: str) -> JudgedCheckpoint:
     """Verify a checkpoint note of `origin` under `policy`: the log's signature and the quorum.
 
-    Raises MalformedError or SignatureError.
+    Raises MalformedError; SignatureError, and QuorumError where only the quorum is not met.
     """
     opened = policy.open(note, origin)
     cosignatures = policy.cosignatures(opened)
     cosigned = {cosignature.witness for cosignature in cosignatures}
     if not policy.quorum.is_met_by(cosigned):
         names = ", ".join(sorted(map(_shown, cosigned))) or "nobody"
-        raise SignatureError(
-            f"checkpoint of {origin} at size {opened.checkpoint.size}: cosigned by {names}, "
-            f"which does not meet the quorum {_shown(policy.quorum.root or NONE)!r}"
+        others = len(opened.note.unverified)
+        unknown = f" ({others} lines are of keys that the policy does not name)" if others else ""
+        raise QuorumError(
+            f"checkpoint of {origin} at size {opened.checkpoint.size}: of the policy's witnesses, cosigned by "
+            f"{names}{unknown}, which does not meet the quorum {_shown(policy.quorum.root or NONE)!r}"
         )
     return JudgedCheckpoint(opened.checkpoint, opened.note, cosignatures, policy.quorum.root is not None)
 

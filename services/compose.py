@@ -50,8 +50,6 @@ from services.witnessing import (
 )
 
 _GOVERNING: Final = "/governing"
-MAX_SIZE: Final = 1 << 39
-"""A size that no register reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +175,26 @@ def register_locally(
         return asyncio.run(register_once(open_ledger, body, records, signatures))
 
 
-def require_answers(root: Path, policy: Policy) -> None:
-    """Ask the witnesses of a policy that is to be published whether they answer at all.
+def require_answers(policy: Policy, note: bytes) -> None:
+    """Ask the witnesses of a policy that is to be published whether they answer, about a governing note.
 
-    A policy whose quorum does not answer would seal nothing. Raises WitnessesAwayError, DirectoryError.
+    A policy whose quorum does not answer would seal nothing. Raises WitnessesAwayError.
     """
+    asyncio.run(require_quorum(policy, note, witness_settings(), int(time.time())))
+
+
+def governing_note(root: Path) -> bytes:
+    """Return the latest note of the governing register that a directory keeps. Raises DirectoryError."""
     directory = LedgerDirectory(root)
     directory.require_ledger()
     store = SqliteStore(directory.store)
     try:
-        note = store.note(GOVERNING, MAX_SIZE)
+        note = store.note(GOVERNING, store.heads()[GOVERNING].size)
     finally:
         store.close()
-    if note is not None and policy.quorum.root is not None:
-        asyncio.run(require_quorum(policy, note, witness_settings(), int(time.time())))
+    if note is None:
+        raise DirectoryError(f"{root} keeps no checkpoint yet: serve it once")
+    return note.note
 
 
 def new_key(name: str) -> SignerKey:

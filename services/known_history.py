@@ -105,7 +105,8 @@ class KnownHistory:
             theirs = f"(witness {witness.name} shows no note of {self._origin} that proves it)\n".encode()
         return SplitViewError(
             f"{self._origin}: witness {witness.name} {what}. Nothing more is signed: was an older copy "
-            "restored, or is another ledger running with this key?",
+            "restored, or is another ledger running with this key? An older copy catches up with daybook "
+            "import",
             ours,
             theirs,
         )

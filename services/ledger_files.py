@@ -156,7 +156,10 @@ def read_secret_key(path: Path) -> SignerKey:
 def read_public_key(path: Path) -> VerifierKey:
     """Read a vkey file. Raises OSError, or DirectoryError where it holds no vkey."""
     try:
-        return VerifierKey.parse(path.read_text(encoding="utf-8").strip())
+        text = path.read_text(encoding="utf-8").strip()
+        if text.startswith("PRIVATE+KEY+"):
+            raise DirectoryError(f"{path} is a secret key: give its public half, {public_path(path)}")
+        return VerifierKey.parse(text)
     except (MalformedError, UnicodeDecodeError) as error:
         raise DirectoryError(f"{path} holds no public key: {error}") from error
 

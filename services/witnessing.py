@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from ledger.add_checkpoint import AddCheckpoint
+from ledger.checkpoints import Checkpoint
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
-from ledger.store import StoredNote
+from ledger.notes import split_note
 from ledger.witnessing import Policy
 from services.asking import Unavailable, ask, new_session
 from services.cosigning import Cosigner, unsealed
@@ -63,17 +64,18 @@ async def cosigning(
         )
 
 
-async def require_quorum(policy: Policy, note: StoredNote, settings: WitnessSettings, now: int) -> None:
-    """Check that a quorum of a policy's witnesses answers when asked about a signed checkpoint.
+async def require_quorum(policy: Policy, note: bytes, settings: WitnessSettings, now: int) -> None:
+    """Check that a quorum of a policy's witnesses answers when asked about a signed checkpoint note.
 
-    Any answer will do: that a ledger is not known yet can still be mended. `now` is in POSIX seconds. Raises
-    WitnessesAwayError, which names those that do not answer.
+    Any refusal will do as an answer: that a ledger is not known yet can still be mended. `now` is in POSIX
+    seconds. Raises WitnessesAwayError, which names those that do not answer.
     """
+    size = Checkpoint.parse(split_note(note)[0]).size
     issuers = await asyncio.to_thread(_issuers, settings.witness_ca)
     asked = [each for each in policy.witnesses if each.url is not None]
     troubles = {each.name: "the policy names no URL for it" for each in policy.witnesses if each.url is None}
     async with new_session(timeout=settings.witness_seconds, issuers=issuers) as session:
-        request = AddCheckpoint(note.size, (), note.note)
+        request = AddCheckpoint(size, (), note)
         answers = await asyncio.gather(*(ask(session, each, request, now) for each in asked))
     for witness, answer in zip(asked, answers, strict=True):
         if isinstance(answer, Unavailable):

@@ -309,6 +309,12 @@ def publish_policy(
     effective_from: Annotated[
         str | None, typer.Option(metavar="YYYY-MM-DDTHH:MMZ", help="From when. Default: now.")
     ] = None,
+    without_asking: Annotated[
+        bool,
+        typer.Option(
+            "--without-asking", help="Do not try from here whether the witnesses of the policy answer."
+        ),
+    ] = False,
     directory: _Directory = None,
     server: _Server = None,
     policy: _Policy = None,
@@ -317,6 +323,9 @@ def publish_policy(
     as_json: JsonOption = False,
 ) -> None:
     """Publish a witness policy, a profile of deadlines, or a calendar. It changes no verifier's own file.
+
+    A witness policy is published only if a quorum of its witnesses answers from here, or where it is not
+    asked for.
 
     Example:  daybook govern ./ledger publish-policy witnesses --kind witness --name ledger
     """
@@ -329,11 +338,41 @@ def publish_policy(
         }
         if kind not in _POLICY_KINDS:
             raise UsageError(f"--kind {kind!r} is none of {', '.join(_POLICY_KINDS)}", "INVALID_FIELD")
+        way = _Way(directory, server, policy, key or (), request_out, as_json)
         if kind == "witness":
-            fields["text"] = read_policy(file).text().decode()
+            stated = read_policy(file)
+            _check_witnesses(stated, way, without_asking=without_asking)
+            fields["text"] = stated.text().decode()
         else:
             fields[kind] = _json_object(file)
-        _decide(fields, _Way(directory, server, policy, key or (), request_out, as_json))
+        _decide(fields, way)
+
+
+def _check_witnesses(stated: Policy, way: _Way, *, without_asking: bool) -> None:
+    """Refuse a witness policy under which nothing of this ledger would be sealed; say where it ends sealing."""
+    origin = way.ledger_origin()
+    if origin not in stated.ledger_origins:
+        named = ", ".join(stated.ledger_origins) or "no ledger"
+        raise UsageError(f"This is a witness policy of {named}, and not of {origin}", "POLICY_OF_OTHER_LEDGER")
+    if stated.quorum.root is None:
+        typer.echo("daybook: this policy asks no witness: nothing will be sealed under it", err=True)
+    elif not without_asking and way.request_out is None:
+        from services.compose import require_answers
+
+        require_answers(stated, _governing_note(way))
+
+
+def _governing_note(way: _Way) -> bytes:
+    """Return the latest note of the governing register, for witnesses to be asked about."""
+    if way.server is not None:
+        from services.client.governance import governing_note as shown
+        from services.settings import client_tls
+
+        return asyncio.run(shown(way.server, client_tls()))
+    from services.compose import governing_note as kept
+
+    assert way.directory is not None  # noqa: S101 - the ledger's origin came from there
+    return kept(way.directory)
 
 
 @app.command("change-governance")
@@ -569,11 +608,11 @@ def _submit_to(
     answer = asyncio.run(govern(server, way.trusted(), record_type, request.record, signatures, client_tls()))
     if not isinstance(answer, Registered):
         raise UnreachableError(
-            "The ledger has acknowledged the request, but it is not yet under a checkpoint that satisfies the "
-            "policy. Submit the same request again later",
+            "Registered, but not sealed yet as your policy asks: the decision stands, and is sealed as soon as "
+            "the witnesses answer (see: daybook sealing). Do not send it again",
             "PENDING",
         )
-    return answer.first_index, answer.known, answer.sealed or None
+    return answer.first_index, answer.known, answer.sealed if way.trusted().quorum.root is not None else None
 
 
 def _submit_in(
@@ -582,12 +621,9 @@ def _submit_in(
     if directory is None:
         raise UsageError("Name the ledger's directory before the action, or a server with --server")
     from services.cli.logs import configure_logs
-    from services.compose import register_locally, require_answers
+    from services.compose import register_locally
 
     configure_logs()
-    record = json.loads(request.record)
-    if record["type"] == "policy.published/1" and record["kind"] == "witness":
-        require_answers(directory, Policy.parse(record["text"].encode()))
     done = register_locally(directory, request.body, [request.record], signatures)
     return done.accepted.run.first, done.accepted.known, None if done.unsealed is None else not done.unsealed
 

@@ -367,7 +367,7 @@ def _as_json(
     now: float,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "ok": not kept,
+        "ok": not kept and not (made is not None and made.troubles),
         "at": instant(now),
         "ledger_origin": opened.mirror.origin,
         "policy_fingerprint": policy.fingerprint,

@@ -63,8 +63,9 @@ def run(
         ),
     ] = False,
     quorum: Annotated[
-        str, typer.Option(help="How many of the witnesses make a quorum: all, any, or a number.")
-    ] = "all",
+        str | None,
+        typer.Option(help="How many of the witnesses make a quorum: all, any, or a number. Default: all."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the witness policy file that verifiers of a ledger hold; or say what such a file means.
@@ -91,6 +92,8 @@ def run(
             return
         if file is not None:
             raise UsageError(f"{file} is one argument too many (did you mean: daybook policy show {file})")
+        if quorum is not None and not witness:
+            raise UsageError("--quorum is of the witnesses that --witness names: name them")
         over_network = urlsplit(source).scheme in ("http", "https")
         if log_list:
             found = _fetched_vkeys(source) if over_network else _kept_vkeys(Path(source))
@@ -99,7 +102,7 @@ def run(
             return
         policy = _fetched(source) if over_network else _kept(Path(source))
         if witness:
-            policy = _asking(policy, witness, quorum)
+            policy = _asking(policy, witness, quorum or "all")
         if register is not None:
             policy = _of_register(policy, register)
         if over_network:
@@ -163,6 +166,10 @@ def _asking(policy: Policy, witnesses: Sequence[str], quorum: str) -> Policy:
     threshold = {"all": str(len(names)), "any": "1"}.get(quorum, quorum)
     if not threshold.isascii() or not threshold.isdigit():
         raise UsageError(f"--quorum {quorum!r} is not all, any or a number", "QUORUM_MALFORMED")
+    if len(set(names)) != len(names):
+        raise UsageError("A witness is named twice with --witness", "POLICY_MALFORMED")
+    if int(threshold) > len(names) or not int(threshold):
+        raise UsageError(f"--quorum {quorum} of {len(names)} witnesses can never be met", "QUORUM_MALFORMED")
     try:
         group = Group(_GROUP, int(threshold), names)
         return Policy(policy.logs, tuple(asked), Quorum(names, (group,), _GROUP))

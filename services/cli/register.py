@@ -318,7 +318,8 @@ class _Run:
         if failure is None and self.pending:
             failure = UnreachableError(
                 f"{counted(self.pending)} acknowledged, but not yet under a checkpoint that satisfies the "
-                "policy. Run the same command again later for their receipts",
+                "policy (which witness is missing, the ledger tells: daybook sealing URL). Run the same "
+                "command again later for the receipts",
                 "PENDING",
             )
         if failure is None:
@@ -415,7 +416,8 @@ def _refused(failed: BatchError) -> CommandError:
         details["violations"] = shown
     reason = error.reason or error.code.name
     if not isinstance(error, RefusedError):
-        return UnreachableError(f"The ledger did not answer: {error.message}", reason, details)
+        said = "cannot take it now" if error.reason else "did not answer"
+        return UnreachableError(f"The ledger {said}: {error.message}", reason, details)
     lines = [
         ": ".join(part for part in (each["place"], f"{each['field']} {each['message']}".strip()) if part)
         for each in shown[:MOST_SHOWN]

@@ -16,6 +16,7 @@ from ledger.errors import (
     LedgerError,
     MalformedError,
     ProofError,
+    QuorumError,
     RejectedError,
     SignatureError,
     SplitViewError,
@@ -188,7 +189,7 @@ def _failure(error: Exception) -> CommandError | None:
         case CommandError():
             return error
         case OSError():
-            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            where = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
             return UnreachableError(where, "UNREADABLE")
         case RejectedError():
             details = {"violations": [violation_json(each) for each in error.violations], **error.detail}
@@ -201,6 +202,12 @@ def _failure(error: Exception) -> CommandError | None:
                 "second": error.second.decode(errors="replace"),
             }
             return IntegrityError(f"{error}\n{notes['first']}\n{notes['second']}", "SPLIT_VIEW", notes)
+        case QuorumError():
+            return UnreachableError(
+                f"Not sealed, as far as your policy goes: {error}. Are witnesses away (see: daybook sealing), "
+                "or was the witness policy replaced (see: daybook policy)? Ask again later",
+                "NOT_SEALED",
+            )
         case VerificationError():
             return IntegrityError(str(error), reason_of(error))
         case StoreError():
@@ -224,7 +231,8 @@ def _call_failure(error: Exception) -> CommandError | None:
         ]
     if isinstance(error, errors.RefusedError):
         return UsageError(f"The ledger refused: {error.message}", error.reason or error.code.name, details)
+    said = "cannot do it now" if error.reason else "did not answer"
     again = "try again; nothing is registered twice"
     return UnreachableError(
-        f"The ledger did not answer ({error.message}): {again}", error.reason or error.code.name, details
+        f"The ledger {said} ({error.message}): {again}", error.reason or error.code.name, details
     )

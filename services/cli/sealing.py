@@ -57,8 +57,9 @@ def run(
     """Say whether every register's latest checkpoint is sealed by the quorum of witnesses, and by whom.
 
     A witness that holds less than it has cosigned has lost its state, and may have cosigned a second history:
-    the ledger refuses it until you declare it restored. Exit status 0: sealed, or no witness is asked. 3: not
-    sealed now.
+    the ledger refuses it until you declare it restored. With URL also what is wrong with each witness, which
+    only the running server knows. Exit status 0: sealed, or no witness is asked. 3: not sealed now, or a
+    register may not grow.
 
     Examples:  daybook sealing http://127.0.0.1:7071
 
@@ -73,7 +74,7 @@ def run(
             return
         told = _asked(source) if over_network else _read(Path(source))
         report({"witnesses": told}, _told(told), as_json=as_json)
-        if isinstance(told, Mapping) and not told.get("quorum_met"):
+        if isinstance(told, Mapping) and (not told.get("quorum_met") or told.get("unconfirmed")):
             raise typer.Exit(Status.UNREACHABLE)
 
 
@@ -166,7 +167,9 @@ def _told(told: Mapping[str, Any] | str) -> Iterator[str]:
     if isinstance(told, str):
         yield "No witness is asked: nothing is sealed, and no time is proved."
         return
-    if told.get("quorum_met"):
+    if told.get("quorum_met") and told.get("unconfirmed"):
+        yield f"Sealed, but may not grow: no quorum of {told.get('quorum')} has confirmed the stored heads yet."
+    elif told.get("quorum_met"):
         yield f"Sealed: {told.get('quorum')} holds for the latest checkpoint of every register."
     else:
         names = ", ".join(map(str, told.get("unsealed", ())))
@@ -174,7 +177,7 @@ def _told(told: Mapping[str, Any] | str) -> Iterator[str]:
     for each in told.get("witnesses", ()):
         cosigned = each.get("cosigned_at")
         when = (
-            "has not cosigned"
+            "has not cosigned in this run of the server"
             if not isinstance(cosigned, int)
             else f"cosigned last at {datetime.fromtimestamp(cosigned, UTC):%Y-%m-%dT%H:%M:%SZ}"
         )

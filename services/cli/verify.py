@@ -28,6 +28,8 @@ from services.cli.reporting import IntegrityError, JsonOption, UsageError, expec
 
 _CHUNK = 1 << 20
 
+_ACKNOWLEDGEMENT = b"daybook.acknowledgement/1\n"
+
 _LONGEST_RECEIPT = 16 * 1024 * 1024
 """Bytes of the longest file that is looked into: no receipt comes near."""
 
@@ -72,6 +74,12 @@ def _verified(path: Path, policy: Policy) -> VerifiedReceipt:
     with path.open("rb") as file:
         data = file.read(_LONGEST_RECEIPT + 1)
     try:
+        if data.startswith(_ACKNOWLEDGEMENT):
+            raise UsageError(
+                f"{path} is an acknowledgement, the ledger's promise, and not a receipt yet: register the same "
+                "records again to get their receipts",
+                "NOT_A_RECEIPT",
+            )
         if len(data) > _LONGEST_RECEIPT:
             raise MalformedError(f"receipt: more than {_LONGEST_RECEIPT} bytes")
         verified = verify_receipt(data, policy)

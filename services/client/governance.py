@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from daybook.audit.v1 import audit_service_pb2 as audit
+from daybook.audit.v1 import audit_service_pb2_grpc as audit_rpc
 from daybook.governance.v1 import governance_service_pb2 as pb
 from daybook.governance.v1 import governance_service_pb2_grpc as rpc
 from daybook.registration.v1 import registration_service_pb2_grpc as registration_rpc
@@ -29,6 +31,14 @@ _CALLS: Final[dict[str, tuple[str, Any]]] = {
 
 SERVED_TYPES: Final = tuple(_CALLS)
 """Types of governing records that a server takes; the others are written in the ledger's directory."""
+
+
+async def governing_note(address: str, tls: Tls | None = None, timeout: float = SUBMIT_TIMEOUT) -> bytes:  # noqa: ASYNC109 - sent along as the call's deadline
+    """Return the latest note of the governing register that a server shows, unverified. Raises CallError."""
+    request = audit.GetCheckpointRequest(register="governing", kind=audit.CHECKPOINT_KIND_SIGNED)
+    async with open_channel(address, tls) as channel:
+        stub = audit_rpc.AuditServiceStub(channel)
+        return (await call(lambda left: stub.GetCheckpoint(request, timeout=left), timeout)).checkpoint
 
 
 async def govern(

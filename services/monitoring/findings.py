@@ -243,7 +243,7 @@ def check(data: bytes, policy: Policy) -> Checked:
             return _check_entry(_entry_proof(proof), policy)
         return _check_split(_split_view(proof), policy)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MalformedError(f"not a file of evidence: {error!r}") from error
+        raise MalformedError(f"not a file of evidence: {error}") from error
 
 
 def _check_split(view: SplitView, policy: Policy) -> Checked:
@@ -296,8 +296,9 @@ def _of_witness(members: Mapping[str, Any]) -> SplitView:
     """Return the split view of a witness's evidence: its own note, and what it was asked to cosign after."""
     request = AddCheckpoint.parse(members["request"].encode())
     ours = members["ours"].encode()
-    if not request.proof:
-        return SplitView(members["origin"], ours, request.note)
     sizes = [int(note.split(b"\n", 2)[1]) for note in (ours, request.note)]
+    if not request.proof or sizes[0] == sizes[1]:
+        # Of one size with two roots: whatever proof came with it was of another step.
+        return SplitView(members["origin"], ours, request.note)
     root, _ = roots_from_consistency(sizes[0], sizes[1], Hash(bytes(HASH_SIZE)), request.proof)
     return SplitView(members["origin"], ours, request.note, root, request.proof)

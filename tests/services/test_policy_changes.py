@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ledger.governing import GOVERNING
@@ -113,3 +114,20 @@ async def test_a_clock_that_was_put_back_does_not_end_a_policy(
         policy = in_force()
     assert policy is not None
     assert [each.name for each in policy.witnesses] == [one.witness.name]
+
+
+async def test_a_witness_is_asked_where_it_was_before_if_its_new_address_is_wrong(
+    ledger: LedgerOnDisk, one: ScriptedWitness
+) -> None:
+    """If false, one mistyped address of a witness that is known would leave the ledger unwritable."""
+    await sealed_at(ledger, 3, [one])
+    moved = replace(one.witness, url="http://127.0.0.1:9")
+    async with witnessed(ledger.root) as it:
+        await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
+        await it.publish(policy_text(ledger, [moved]))
+        await it.add()
+        await it.until_sealed(4)
+    async with witnessed(ledger.root) as it:
+        await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
+        await it.add()
+        await it.until_sealed(5)

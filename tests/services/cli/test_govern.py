@@ -241,3 +241,13 @@ def test_a_witness_policy_is_not_published_while_its_quorum_does_not_answer(tmp_
         # It answers now, though it does not know the ledger: that is said, and can be mended.
         told = run_json(*command)
         assert (told["index"], told["sealed"]) == (1, False)
+
+
+def test_the_witness_policy_of_another_ledger_is_not_published(tmp_path: Path) -> None:
+    """False if a policy that was meant for another ledger could stand in this one's register for ever."""
+    for name in ("one", "other"):
+        run("init", tmp_path / name, "--origin", f"{name}.example.org")
+    policy = tmp_path / "policy"
+    policy.write_text(run("policy", tmp_path / "other").stdout, encoding="utf-8")
+    command = ("govern", tmp_path / "one", "publish-policy", policy, "--kind", "witness", "--name", "default")
+    assert run_json(*command, status=2)["error"]["reason"] == "POLICY_OF_OTHER_LEDGER"

@@ -129,6 +129,12 @@ def test_the_evidence_of_a_witness_is_checked_as_well(first: int) -> None:
         "request": request.data().decode(),
     }
     assert f"first {first} entries" in check(json.dumps(members).encode(), POLICY).proved
+    # Of one size with two roots, as a fork that is served comes to a witness: with a proof from elsewhere.
+    forked = members | {
+        "ours": sign(REGISTER, ENTRIES).decode(),
+        "request": AddCheckpoint(7, tuple(consistency(OTHER, 7)[1]), theirs).data().decode(),  # type: ignore[arg-type]
+    }
+    assert f"first {len(ENTRIES)} entries" in check(json.dumps(forked).encode(), POLICY).proved
     honest = members | {"request": AddCheckpoint(first, (), sign(REGISTER, ENTRIES)).data().decode()}
     with pytest.raises(LedgerError):
         check(json.dumps(honest).encode(), POLICY)
