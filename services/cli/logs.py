@@ -18,7 +18,6 @@ def configure_logs() -> None:
             if sys.stderr.isatty()
             else structlog.processors.JSONRenderer(sort_keys=True),
         ],
-        # The stderr of the moment: whoever replaces it, as test runners do, is followed.
+        # The stderr of the moment, and so not cached: whoever replaces it, as test runners do, is followed.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=True,
     )
