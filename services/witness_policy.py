@@ -44,6 +44,15 @@ class Asked:
     policy: Policy
 
 
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What has come of the policies that are `published`, and comes of them before `until`, POSIX seconds."""
+
+    published: tuple[Published, ...]
+    until: float
+    asked: tuple[Asked, ...]
+
+
 class PolicyInForce:
     """Tells the witness policy of one ledger. `clock` gives POSIX seconds. For any thread."""
 
@@ -54,11 +63,11 @@ class PolicyInForce:
         # A clock that was put back must not put back the time of a policy: nobody would be asked any more.
         last = ledger.last_accepted()
         self._latest = moment(last) if last is not None else 0.0
+        # Asked for several times at every call.
+        self._history = _History((), float("inf"), ())
 
     def __call__(self) -> Policy | None:
         """Return the policy in force: the last of `history`; None where that asks for no witness."""
-        if not self._ledger.fold.published:
-            return None
         history = self.history()
         return history[-1].policy if history and history[-1].policy.quorum.root is not None else None
 
@@ -70,13 +79,23 @@ class PolicyInForce:
         it never makes the ledger ask fewer.
         """
         self._latest = now = max(self._latest, self._clock())
+        known, published = self._history, self._ledger.fold.published
+        if known.published is not published or now >= known.until:
+            known = self._history = self._history_at(published, now)
+        return known.asked
+
+    def _history_at(self, published: tuple[Published, ...], now: float) -> _History:
+        until = float("inf")
         found = []
-        for one in self._ledger.fold.published:
-            if one.kind == _WITNESS and moment(one.effective_from) <= now:
-                policy = self._policy(one)
-                if policy is not None:
-                    found.append(Asked(one.index, policy))
-        return tuple(found)
+        for one in published:
+            if one.kind != _WITNESS:
+                continue
+            begins = moment(one.effective_from)
+            if begins > now:
+                until = min(until, begins)
+            elif (policy := self._policy(one)) is not None:
+                found.append(Asked(one.index, policy))
+        return _History(published, until, tuple(found))
 
     def _policy(self, published: Published) -> Policy | None:
         if published.index not in self._parsed:
