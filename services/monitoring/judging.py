@@ -104,7 +104,8 @@ def _unsealed(register: str, opened: OpenedCheckpoint, why: str) -> Finding:
         Kind.UNSEALED,
         register,
         f"the checkpoint that is served does not satisfy the policy: {why}",
-        "a checkpoint cosigned by the quorum that the policy asks for",
+        "a checkpoint cosigned by the quorum that the policy asks for. If the ledger has changed its "
+        "witnesses, get its new policy from somebody whom you believe",
         (opened.note.trimmed(),),
     )
 

@@ -221,6 +221,22 @@ async def test_a_server_that_stops_answers_all_who_wait_with_what_was_reached(
         assert time.monotonic() - began < 8
 
 
+async def test_a_server_whose_heads_are_not_confirmed_stops_in_time(
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
+) -> None:
+    """If false, a ledger whose witnesses hang could be ended by force only."""
+    async with serving(ledger, [one, two]) as it:
+        await it.register(deciding())
+    one.always(hangs)
+    two.always(hangs)
+    async with served(ledger.root) as it:
+        await one.until_asked(len(one.asked) + 1)
+        began = time.monotonic()
+        it.stop.asked.set()
+        await asyncio.wait({it.serving})
+        assert time.monotonic() - began < 8
+
+
 # The client
 
 
