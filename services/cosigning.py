@@ -17,17 +17,14 @@ from itertools import pairwise
 from typing import Any
 
 import aiohttp
-import structlog
 
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.sealing import SealedReader
-from ledger.witnessing import Policy, Witness
+from ledger.witnessing import Witness
 from services.following import Follower, Ground, Growing, Keeper, Observer, Standing, cancel
 from services.published import Published
 from services.witness_policy import Asked
-
-_log = structlog.get_logger()
 
 
 class Cosigner:
@@ -102,14 +99,10 @@ class Cosigner:
         followers: dict[tuple[int, str], asyncio.Task[None]] = {}
         failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._confirming = self._best_known()
-        in_force = self.published.policy
         try:
             while True:
                 # Registers and policies come with governing entries, and with nothing else.
                 news = self.published.news_of(GOVERNING)
-                if self.published.policy != in_force:
-                    in_force = self.published.policy
-                    _tell(in_force)
                 wanted = self._wanted()
                 await cancel([followers.pop(key) for key in followers.keys() - wanted.keys()])
                 for key in wanted.keys() - followers.keys():
@@ -188,14 +181,6 @@ class Cosigner:
 def _fail(failed: asyncio.Future[Any], ended: asyncio.Task[None]) -> None:
     if not ended.cancelled() and (error := ended.exception()) is not None and not failed.done():
         failed.set_exception(error)
-
-
-def _tell(policy: Policy | None) -> None:
-    if policy is None:
-        _log.warning("no witness is asked any more: nothing is sealed from now on")
-    else:
-        names = [witness.name for witness in policy.witnesses]
-        _log.info("another witness policy is in force", witnesses=names, quorum=policy.quorum.root)
 
 
 def unsealed(published: Published) -> Iterator[str]:

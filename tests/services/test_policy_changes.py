@@ -7,9 +7,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
-
 from ledger.governing import GOVERNING
 from services.compose import Embedded, embedded
 from services.witness_policy import PolicyInForce
@@ -134,21 +131,3 @@ async def test_a_witness_is_asked_where_it_was_before_if_its_new_address_is_wron
         await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
         await it.add()
         await it.until_sealed(5)
-
-
-async def test_a_change_of_policy_is_told_in_the_log(
-    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
-) -> None:
-    """If false, sealing would end, or begin with others, without a word to who runs the ledger."""
-    await sealed_at(ledger, 3, [one])
-    with capture_logs() as lines:
-        async with witnessed(ledger.root) as it:
-            await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
-            await it.publish(policy_text(ledger, [two.witness]))
-            await it.until(lambda: _told(lines, "another witness policy is in force"))
-            await it.publish(policy_text(ledger, [], "quorum none"))
-            await it.until(lambda: _told(lines, "no witness is asked any more: nothing is sealed from now on"))
-
-
-def _told(lines: list[EventDict], event: str) -> bool:
-    return any(line["event"] == event for line in lines)
