@@ -135,7 +135,8 @@ def test_what_cannot_be_read_is_status_3(it: Monitored) -> None:
     """False if a ledger that is away were taken for a wrong one, or for a fine one."""
     it.site.answers[CHECKPOINT] = status(403)
     told = once_json(it, status=3)
-    assert told["ok"] is True
+    assert told["ok"] is False
+    assert told["findings"] == []
     assert [each["register"] for each in told["not_read"]] == [REGISTER]
     assert "cannot be read" in once(it, status=3)
     it.site.answers["/registers.json"] = silent
