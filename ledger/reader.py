@@ -49,13 +49,20 @@ class _Leafy:
         return Hash(found)
 
 
-def _leafy(hashes: bytes) -> _Leafy:
-    row = node_hashes(list(split_hashes(hashes)))
-    rows = []
-    for _ in range(2, TILE_HEIGHT):
-        row = node_hashes(row)
-        rows.append(b"".join(row))
+_NO_LEAFY: Final = _Leafy(b"", (b"",) * (TILE_HEIGHT - 2))
+
+
+def _leafy(hashes: bytes, narrower: _Leafy) -> _Leafy:
+    """Return a tile to take nodes from; those of `narrower`, the tile at a smaller size, are not hashed again."""
+    first, *others = narrower.rows
+    rows = [first + b"".join(node_hashes(_parents(hashes[len(first) << 2 :])))]
+    for row in others:
+        rows.append(row + b"".join(_parents(rows[-1][len(row) << 1 :])))
     return _Leafy(hashes, tuple(rows))
+
+
+def _parents(row: bytes) -> list[Hash]:
+    return node_hashes(list(split_hashes(row)))
 
 
 class TileCache:
@@ -63,33 +70,35 @@ class TileCache:
 
     def __init__(self, capacity: int = CACHED_TILES) -> None:
         self._capacity = capacity
-        self._tiles: OrderedDict[tuple[str, int, int, int], _Leafy] = OrderedDict()
+        self._tiles: OrderedDict[tuple[str, int, int], _Leafy] = OrderedDict()
         self._lock = Lock()
 
     def take(self, store: Store, register: str, size: int, wanted: Iterable[tuple[int, int]]) -> list[_Leafy]:
-        """Return the tiles (level, index) that a tree of `size` leaves implies, in order.
+        """Return the tiles (level, index) that a tree of `size` leaves implies, in order, or wider ones.
 
-        Raises StoreError where one is not there, or too short.
+        Raises StoreError where one is not there, too short, or does not begin as it did before.
         """
-        keys = [(register, level, index, implied_width(level, index, size)) for level, index in wanted]
-        found = {}
+        keys = [(register, level, index) for level, index in wanted]
+        widths = {key: implied_width(key[1], key[2], size) * HASH_SIZE for key in keys}
         with self._lock:
-            for key in keys:
-                if (tile := self._tiles.get(key)) is not None:
-                    found[key] = tile
-                    self._tiles.move_to_end(key)
-        missing = [key for key in dict.fromkeys(keys) if key not in found]
+            found = {key: tile for key in widths if (tile := self._tiles.get(key)) is not None}
+            for key in found:
+                self._tiles.move_to_end(key)
+        missing = [key for key in widths if key not in found or len(found[key].hashes) < widths[key]]
         if missing:
-            data = store.tiles(register, [(level, index) for _, level, index, _ in missing])
+            data = store.tiles(register, [(level, index) for _, level, index in missing])
             for key, hashes in zip(missing, data, strict=True):
-                _, level, index, width = key
-                if len(hashes) < width * HASH_SIZE:
+                _, level, index = key
+                before = found.get(key, _NO_LEAFY)
+                if len(hashes) < widths[key]:
                     raise StoreError(f"{register}: tile {level}/{index} lacks hashes that size {size} implies")
-                found[key] = _leafy(hashes[: width * HASH_SIZE])
+                if not hashes.startswith(before.hashes):
+                    raise StoreError(f"{register}: tile {level}/{index} is not as it was read before")
+                found[key] = _leafy(hashes[: widths[key]], before)
             self._keep({key: found[key] for key in missing})
         return [found[key] for key in keys]
 
-    def _keep(self, tiles: Mapping[tuple[str, int, int, int], _Leafy]) -> None:
+    def _keep(self, tiles: Mapping[tuple[str, int, int], _Leafy]) -> None:
         with self._lock:
             self._tiles.update(tiles)
             while len(self._tiles) > self._capacity:

@@ -302,24 +302,36 @@ class AuditServicer(AuditServiceServicer):
         previous: int,
         latest_of: Callable[[str], SignedCheckpoint | SealedCheckpoint | None],
     ) -> AsyncIterator[pb.WatchCheckpointsResponse]:
-        while True:
-            news = self._published.news_of(register)
-            latest = latest_of(register)
-            if latest is not None and latest.size > previous:
-                yield pb.WatchCheckpointsResponse(
-                    register=register,
-                    size=latest.size,
-                    checkpoint=latest.note,
-                    previous_size=previous,
-                    consistency=self._ledger.reader(register).consistency(previous, latest.size)
-                    if previous
-                    else (),
-                )
-                previous = latest.size
-            elif self._stopping.is_set():
-                raise RejectedError(Reason.DRAINING, "this server is stopping; watch another, or again")
-            else:
-                await _first_of(news, self._stopping)
+        stirred = asyncio.Event()
+        stopping = asyncio.create_task(self._stopping.wait())
+        stopping.add_done_callback(lambda _: stirred.set())
+        try:
+            with self._published.stirring(register, stirred):
+                while True:
+                    # Before looking: what happens from here on is seen the next time round.
+                    stirred.clear()
+                    latest = latest_of(register)
+                    if latest is not None and latest.size > previous:
+                        yield self._step(register, previous, latest)
+                        previous = latest.size
+                    elif self._stopping.is_set():
+                        raise RejectedError(Reason.DRAINING, "this server is stopping; watch another, or again")
+                    else:
+                        await stirred.wait()
+        finally:
+            stopping.cancel()
+
+    def _step(
+        self, register: str, previous: int, latest: SignedCheckpoint | SealedCheckpoint
+    ) -> pb.WatchCheckpointsResponse:
+        proof = self._ledger.reader(register).consistency(previous, latest.size) if previous else ()
+        return pb.WatchCheckpointsResponse(
+            register=register,
+            size=latest.size,
+            checkpoint=latest.note,
+            previous_size=previous,
+            consistency=proof,
+        )
 
     async def QueryRecords(
         self,
@@ -447,13 +459,3 @@ class _Places:
 
 def _not_yet(text: str) -> RejectedError:
     return RejectedError(Reason.NOT_YET_AVAILABLE, text)
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    """Wait until one of `events` is set."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -296,6 +296,9 @@ class Follower:
                     held.lines[witness.name] = outcome.line
                 if held is None or not of_round or held.sealed:
                     late.setdefault(target.size, (target, []))[1].append(outcome.line)
+        if not late:
+            await self._judge_round()
+            return
         # Together: they share one transaction, and nobody's late line holds up the round.
         await asyncio.gather(self._judge_round(), *(self._keep(*one) for one in late.values()))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ledger import proofs
@@ -33,6 +33,13 @@ class CountingStore(MemoryStore):
         self.reads += 1
         self.read += wanted
         return super().tiles(register, wanted)
+
+
+class ChangedStore(MemoryStore):
+    """Holds tiles that are not those that were committed."""
+
+    def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [bytes(len(tile)) for tile in super().tiles(register, wanted)]
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +128,25 @@ def test_the_cache_keeps_what_was_used_last_and_no_more_than_it_may(store: Count
     assert len(cache.take(store, REGISTER, SIZE, [(0, 0), (0, 1), (0, 2), (1, 0)])) == 4
 
 
-def test_a_tile_is_kept_for_each_width_apart(store: CountingStore, reader: RegisterReader) -> None:
-    """False if a proof at one size were answered from a tile as it is at another."""
-    for size in (SIZE, 70, 300, 69, SIZE):
+@given(st.lists(st.integers(1, SIZE), min_size=2, max_size=12))
+@example([SIZE, 70, 300, 69, SIZE])
+@example(list(range(1, 40)))
+def test_a_tile_that_was_read_at_one_size_serves_every_other(store: CountingStore, sizes: list[int]) -> None:
+    """False if a tile that grew in the cache had other nodes than one that was read whole."""
+    reader = RegisterReader(store, REGISTER, TileCache())
+    for size in sizes:
         assert reader.root(size) == head_at(size).root
+
+
+def test_a_tile_that_has_changed_is_not_mixed_with_what_was_read(store: CountingStore) -> None:
+    """False if nodes of two histories could stand in one proof."""
+    cache = TileCache()
+    RegisterReader(store, REGISTER, cache).root(70)
+    other = ChangedStore()
+    other.commit([batch(REGISTER, None, 0)])
+    other.commit([batch(REGISTER, 0, 300)])
+    with pytest.raises(StoreError, match="not as it was"):
+        RegisterReader(other, REGISTER, cache).root(200)
 
 
 def test_entries_tiles_and_bundles_are_the_stored_bytes(reader: RegisterReader) -> None:
