@@ -53,7 +53,7 @@ _NO_LEAFY: Final = _Leafy(b"", (b"",) * (TILE_HEIGHT - 2))
 
 
 def _leafy(hashes: bytes, narrower: _Leafy) -> _Leafy:
-    """Return a tile to take nodes from; those of `narrower`, the tile at a smaller size, are not hashed again."""
+    """Return a tile to take nodes from; those of `narrower`, the same but smaller, are not hashed again."""
     first, *others = narrower.rows
     rows = [first + b"".join(node_hashes(_parents(hashes[len(first) << 2 :])))]
     for row in others:
