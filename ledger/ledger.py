@@ -6,7 +6,7 @@ it at once: one transaction however many submissions and registers. Signing come
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -85,44 +85,18 @@ class Growth:
         return range_hashes(self.extension, run.first, run.first + run.count)
 
 
-class Ledger:
-    """One origin's registers over one store. One writer; reads from any thread see committed state only."""
+class LedgerView:
+    """One origin's registers as they are committed in a store, to be read. From any thread.
 
-    def __init__(
-        self, store: Store, origin: str, edges: Mapping[str, Edge], state: Fold, anchors: Anchors
-    ) -> None:
+    What the governing register says is held folded; `follow` takes in what was appended since.
+    """
+
+    def __init__(self, store: Store, origin: str) -> None:
         self.origin = origin
         self._store = store
-        self._edges = dict(edges)
-        self._fold = state
-        self._anchors = anchors
+        self._fold = Fold()
+        self._anchors = Anchors()
         self._cache = TileCache()
-
-    @classmethod
-    def open(cls, store: Store, origin: str) -> Self:
-        """Open a store: verify every register's right edge, fold the governing register.
-
-        Raises StoreError where the store does not agree with itself, or is of another origin.
-        """
-        edges = {name: open_edge(store, name, head) for name, head in store.heads().items()}
-        state, anchors = Fold(), Anchors()
-        if GOVERNING not in edges:
-            return cls(store, origin, edges, state, anchors)
-        reader = RegisterReader(store, GOVERNING, TileCache())
-        size = edges[GOVERNING].head.size
-        try:
-            for index, data in enumerate(reader.entries(0, size)):
-                entry = parse_entry(data)
-                state = state.extended(entry)
-                if (anchor := anchored_by(index, entry)) is not None:
-                    anchors.add([anchor])
-        except (MalformedError, RejectedError) as error:
-            raise StoreError(
-                f"{GOVERNING} holds what cannot have been registered; run fsck: {error}"
-            ) from error
-        if state.opened is not None and state.opened.origin != origin:
-            raise StoreError(f"the store is of origin {state.opened.origin!r}, not {origin!r}")
-        return cls(store, origin, edges, state, anchors)
 
     @property
     def fold(self) -> Fold:
@@ -141,22 +115,48 @@ class Ledger:
 
     def heads(self) -> dict[str, Head]:
         """Return every committed head, by register."""
-        return {name: edge.head for name, edge in self._edges.items()}
+        return dict(self._store.heads())
+
+    def follow(self, size: int) -> None:
+        """Fold the governing entries up to `size`, which are committed. One thread at a time.
+
+        Raises StoreError where they are none that can have been registered, or of another origin.
+        """
+        begin = self._fold.size
+        if size <= begin:
+            return
+        state, anchored = self._fold, []
+        try:
+            entries = RegisterReader(self._store, GOVERNING, self._cache).entries(begin, size)
+            for index, data in enumerate(entries, begin):
+                entry = parse_entry(data)
+                state = state.extended(entry)
+                if (anchor := anchored_by(index, entry)) is not None:
+                    anchored.append(anchor)
+        except (MalformedError, RejectedError) as error:
+            raise StoreError(
+                f"{GOVERNING} holds what cannot have been registered; run fsck: {error}"
+            ) from error
+        if state.opened is not None and state.opened.origin != self.origin:
+            raise StoreError(f"the store is of origin {state.opened.origin!r}, not {self.origin!r}")
+        self._fold = state
+        self._anchors.add(anchored)
 
     def last_accepted(self) -> str | None:
         """Return the latest `accepted_at` that ends any register; None where there is no entry."""
-        ends = [
-            self.reader(name).entry(edge.head.size - 1) for name, edge in self._edges.items() if edge.head.size
-        ]
+        ends = [self.reader(name).entry(head.size - 1) for name, head in self.heads().items() if head.size]
         return max((parse_entry(entry).acceptance.accepted_at for entry in ends), default=None)
 
     def register_origin(self, register: str) -> str:
         """Return ``<ledger origin>/<register>``."""
         return f"{self.origin}/{register}"
 
+    def _holds(self, register: str) -> bool:
+        return register == GOVERNING or register in self._fold.registers
+
     def run_of(self, submission: Submission) -> Run | None:
         """Return where a submission stands, if it is known: asked before anything about its key."""
-        if submission.register not in self._edges:
+        if not self._holds(submission.register):
             return None
         key = bytes.fromhex(submission.submission_id)
         return self._store.submissions(submission.register, [key]).get(key)
@@ -169,7 +169,7 @@ class Ledger:
 
     def reader(self, register: str) -> RegisterReader:
         """Return a reader of one register. Raises RejectedError REGISTER_UNKNOWN."""
-        if register not in self._edges:
+        if not self._holds(register):
             raise RejectedError(
                 Reason.REGISTER_UNKNOWN,
                 f"this ledger has no register {register!r}",
@@ -177,12 +177,64 @@ class Ledger:
             )
         return RegisterReader(self._store, register, self._cache)
 
+
+def every_register(_register: str) -> bool:
+    """Return true: what writes a whole ledger."""
+    return True
+
+
+class Ledger(LedgerView):
+    """One origin's registers over one store, to be appended to: those that `mine` tells are this writer's.
+
+    One writer a register; reads from any thread see committed state only.
+    """
+
+    def __init__(self, store: Store, origin: str, mine: Callable[[str], bool] = every_register) -> None:
+        super().__init__(store, origin)
+        self._mine = mine
+        self._edges: dict[str, Edge] = {}
+
+    @classmethod
+    def open(cls, store: Store, origin: str, mine: Callable[[str], bool] = every_register) -> Self:
+        """Open a store: verify the right edge of every register that is ours, fold the governing register.
+
+        Raises StoreError where the store does not agree with itself, or is of another origin.
+        """
+        ledger = cls(store, origin, mine)
+        heads = store.heads()
+        for name, head in heads.items():
+            if mine(name):
+                ledger._edges[name] = open_edge(store, name, head)
+        if GOVERNING in heads:
+            # To what the edges were read at, and no further: another writer may have gone on.
+            ledger.follow(heads[GOVERNING].size)
+        return ledger
+
+    def follow(self, size: int) -> None:
+        """Fold what another writer has appended to `governing`, and take in the registers opened by it."""
+        before = self._fold.registers
+        super().follow(size)
+        opened = [name for name in self._fold.registers if name not in before and self._mine(name)]
+        if opened:
+            heads = self._store.heads()
+            self._edges |= {
+                name: open_edge(self._store, name, heads[name]) for name in opened if name not in self._edges
+            }
+
+    def heads(self) -> dict[str, Head]:
+        """Return the committed head of every register that is ours."""
+        return {name: edge.head for name, edge in self._edges.items()}
+
+    def _holds(self, register: str) -> bool:
+        return register in self._edges or (not self._mine(register) and super()._holds(register))
+
     def turn(self) -> Turn:
         """Begin a turn. Only one may be under way."""
         return Turn(self, self._store, self._edges, self._fold)
 
     def _committed(self, edges: Mapping[str, Edge], state: Fold, anchored: Sequence[Anchored]) -> None:
-        self._edges.update(edges)
+        # A register that was opened here may be another writer's from now on.
+        self._edges |= {name: edge for name, edge in edges.items() if self._mine(name)}
         self._fold = state
         self._anchors.add(anchored)
 
@@ -336,6 +388,7 @@ class Turn:
         acceptance = message.acceptance
         entry = form_ledger_entry(record, acceptance.accepted_at, acceptance.governing_size)
         self._append(draft, Message(message.register, acceptance, (entry,), None), [read_header(record)])
+        draft.note_rejection(submission.submission_id, index)
         return Rejected(refusal, index)
 
     def append_ledger_written(self, register: str, record: bytes, accepted_at: str) -> Outcome:
@@ -408,12 +461,13 @@ class FinishedTurn:
     _fold: Fold
     _anchored: Sequence[Anchored]
 
-    def commit(self) -> Mapping[str, Growth]:
+    def commit(self, write: Callable[[Sequence[Batch]], None] | None = None) -> Mapping[str, Growth]:
         """Commit the turn; return what grew, to be signed.
 
-        Raises what Store.commit raises; the turn is then spent and nothing is shown.
+        `write` commits the batches with more beside them in one transaction, as Store.commit by itself does.
+        Raises what that raises; the turn is then spent and nothing is shown.
         """
-        self._store.commit(self._batches)
+        (write or self._store.commit)(self._batches)
         # A crash above leaves nothing: whoever waits is not answered, and asks again. A crash below loses
         # nothing: the same submission is then known.
         self._ledger._committed(self._edges, self._fold, self._anchored)

@@ -99,6 +99,7 @@ class Draft:
         self._added: dict[str, dict[int, Earlier]] = {}
         self._stored: dict[str, dict[int, RecordAt]] = {}
         self._known: dict[bytes, Run] = {}
+        self._rejections: dict[bytes, int] = {}
         self.governing_size = self._edge.governing_size
 
     @property
@@ -158,6 +159,10 @@ class Draft:
             versions[header.version] = Earlier(header, records[position], index)
         return run
 
+    def note_rejection(self, submission_id: str, index: int) -> None:
+        """Note that the entry at `index` rejects a submission, so that whoever sent it finds that."""
+        self._rejections[bytes.fromhex(submission_id)] = index
+
     def finish(self, notes: Sequence[StoredNote]) -> tuple[Batch, Edge, Extension]:
         """Hash what was added: the batch to commit, the edge after it, and every node made on the way."""
         edge = self._edge
@@ -173,6 +178,7 @@ class Draft:
             self._submissions,
             self._records,
             notes,
+            rejections=self._rejections,
         )
         return batch, Edge(after, extension.after, tails, self.governing_size), extension
 

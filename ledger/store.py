@@ -89,7 +89,8 @@ class Batch:
     `expected` is the head that it replaces, None where the register is new to the store. `entries` stand at
     indices expected.size to head.size - 1. `tiles` replace those of the same coordinates. `notes` may state
     any size up to the expected one: they were signed after earlier commits. A note of a size that is there
-    already is left out: it is the same note.
+    already is left out: it is the same note. `rejections` tells which entry rejects which submission: an index
+    that only a store of the distributed mode keeps.
     """
 
     register: str
@@ -100,6 +101,7 @@ class Batch:
     submissions: Mapping[bytes, Run] = field(default_factory=dict[bytes, Run])
     records: Sequence[RecordAt] = ()
     notes: Sequence[StoredNote] = ()
+    rejections: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
 
 
 class Store(Protocol):

@@ -16,7 +16,7 @@ import structlog
 from ledger.anchors import Anchored, satisfies
 from ledger.errors import RejectedError
 from ledger.governing import GOVERNING
-from ledger.ledger import Appended, Known, Ledger, Outcome
+from ledger.ledger import Appended, Known, LedgerView, Outcome
 from ledger.own_records import checkpoint_anchored
 from ledger.sealing import SealedCheckpoint
 from ledger.witnessing import Policy
@@ -39,7 +39,7 @@ class Writer(Protocol):
 class Anchorer:
     """Anchors the registers of one ledger, at most every `seconds`. `run` is its task, till it is cancelled."""
 
-    def __init__(self, ledger: Ledger, published: Published, writer: Writer, seconds: float) -> None:
+    def __init__(self, ledger: LedgerView, published: Published, writer: Writer, seconds: float) -> None:
         self._ledger = ledger
         self._published = published
         self._writer = writer

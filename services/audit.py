@@ -23,7 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ledger.entries import parse_entry
 from ledger.errors import Reason, RejectedError
 from ledger.hashing import Hash, leaf_hash
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.reader import RegisterReader, check_size
 from ledger.receipts import time_findings
 from ledger.sealing import SealedCheckpoint
@@ -57,7 +57,7 @@ class AuditServicer(AuditServiceServicer):
     """
 
     def __init__(
-        self, ledger: Ledger, published: Published, bounds: BoundsProver, stopping: asyncio.Event
+        self, ledger: LedgerView, published: Published, bounds: BoundsProver, stopping: asyncio.Event
     ) -> None:
         self._ledger = ledger
         self._published = published

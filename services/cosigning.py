@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from ledger.governing import GOVERNING
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.sealing import SealedReader
 from ledger.witnessing import Witness
 from services.following import Follower, Ground, Growing, Keeper, Observer, Standing, cancel
@@ -36,7 +36,7 @@ class Cosigner:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: LedgerView,
         published: Published,
         growing: Growing,
         session: aiohttp.ClientSession,

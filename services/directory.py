@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.governing import GOVERNING, Fold
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import VerifierKey
 from services.published import Published
 
@@ -40,7 +40,7 @@ class Directory:
     registers: tuple[Listed, ...]
 
 
-def directory(ledger: Ledger, published: Published) -> Directory:
+def directory(ledger: LedgerView, published: Published) -> Directory:
     """Return the registers that the published part of the governing register opens; at first none."""
     latest = published.registers()
     fold = ledger.fold

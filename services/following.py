@@ -20,7 +20,7 @@ import structlog
 
 from ledger.add_checkpoint import AddCheckpoint
 from ledger.errors import StorageFullError
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import SignatureLine
 from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import NewCosignatures, Store, StoredNote
@@ -164,7 +164,7 @@ class Ground:
     restored from an older copy, None where he has not.
     """
 
-    ledger: Ledger
+    ledger: LedgerView
     published: Published
     growing: Growing
     session: aiohttp.ClientSession

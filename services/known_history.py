@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from ledger.errors import MalformedError, SignatureError, SplitViewError
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import cosignature_time
 from ledger.witnessing import Policy, Witness
 from services.asking import held_checkpoint
@@ -37,7 +37,7 @@ class KnownHistory:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: LedgerView,
         published: Published,
         session: aiohttp.ClientSession,
         declared: Callable[[str], int | None],

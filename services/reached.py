@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.hashing import Hash
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.receipt_file import NotBefore
 from ledger.sealing import SealedCheckpoint
 from services.published import Published
@@ -46,7 +46,7 @@ class Reached:
 class Waiter:
     """Waits for seals, and says what was reached. Only for the event loop's thread."""
 
-    def __init__(self, ledger: Ledger, published: Published, receipts: ReceiptBuilder) -> None:
+    def __init__(self, ledger: LedgerView, published: Published, receipts: ReceiptBuilder) -> None:
         self._ledger = ledger
         self._published = published
         self._receipts = receipts

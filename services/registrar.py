@@ -13,7 +13,7 @@ from typing import Final
 from ledger.admission import Candidate, admit
 from ledger.entries import Signature, Submission, open_submission
 from ledger.errors import RejectedError
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.store import Run
 from services.submissions import Accepted, Submissions
 
@@ -24,7 +24,7 @@ _INLINE_BYTES: Final = 32 * 1024
 class Registrar:
     """Checks submissions against one ledger and hands them to its submissions."""
 
-    def __init__(self, ledger: Ledger, submissions: Submissions) -> None:
+    def __init__(self, ledger: LedgerView, submissions: Submissions) -> None:
         self._ledger = ledger
         self._submissions = submissions
 

@@ -16,7 +16,7 @@ from daybook.submission.v1 import submission_pb2
 from structlog.contextvars import get_contextvars
 
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.store import Run
 from ledger.values import is_sha256
 from services import wire
@@ -47,7 +47,7 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: LedgerView,
         published: Published,
         submissions: Submissions,
         receipts: ReceiptBuilder,

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.admission import moment
 from ledger.entries import parse_entry
 from ledger.errors import LedgerError, MalformedError, RejectedError
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.tiles import Bundle, Tile, implied_width, parse_path
 from ledger.values import is_register
 from services.directory import Listed, directory
@@ -66,7 +66,7 @@ class Readiness:
 
 
 def build_app(
-    ledger: Ledger,
+    ledger: LedgerView,
     published: Published,
     registry: CollectorRegistry,
     readiness: Readiness,
@@ -94,7 +94,7 @@ def build_app(
 class _Endpoint:
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: LedgerView,
         published: Published,
         registry: CollectorRegistry,
         readiness: Readiness,
@@ -196,7 +196,7 @@ def _listed(one: Listed) -> dict[str, str | int]:
 class _Registers(Collector):
     """Gauges of every published register, read when they are asked for."""
 
-    def __init__(self, ledger: Ledger, published: Published, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: LedgerView, published: Published, clock: Callable[[], float]) -> None:
         self._ledger = ledger
         self._published = published
         self._clock = clock

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.hashing import Hash
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import MAX_TIME, SignatureLine
 from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import Cosigned
@@ -103,7 +103,7 @@ class ProvedBounds:
 class BoundsProver:
     """Says when an entry came in, and proves it."""
 
-    def __init__(self, ledger: Ledger, published: Published, timelines: Timelines) -> None:
+    def __init__(self, ledger: LedgerView, published: Published, timelines: Timelines) -> None:
         self._ledger = ledger
         self._published = published
         self._timelines = timelines

@@ -17,7 +17,7 @@ from ledger.entries import parse_entry
 from ledger.errors import MalformedError
 from ledger.governing import GOVERNING, Published
 from ledger.governing_types import MAX_ANCHORED_NOTE
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import MAX_SIGNATURE_LINES, SignatureLine, VerifierKey
 from ledger.records import PolicyPublished, parse_record
 from ledger.witnessing import Log, Policy, Witness
@@ -56,7 +56,7 @@ class _History:
 class PolicyInForce:
     """Tells the witness policy of one ledger. `clock` gives POSIX seconds. For any thread."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: LedgerView, clock: Callable[[], float]) -> None:
         self._ledger = ledger
         self._clock = clock
         self._parsed: dict[int, Policy | None] = {}

@@ -242,7 +242,7 @@ def test_the_policy_beside_the_key_is_used(department: Department, tmp_path: Pat
 
 def test_an_interrupted_run_says_so_and_is_gone_on_with(department: Department) -> None:
     """False if Ctrl-C left nothing said, or a second run registered anything twice or left anything out."""
-    path = department.write(decisions(50_000, 4000))
+    path = department.write(decisions(50_000, 12_000))
     command: list[str | Path] = [
         *(sys.executable, "-m", "services.cli", "register", "--server", department.server.grpc),
         *("--register", REGISTER, "--key", department.ledger.key, "--policy", department.ledger.policy),
@@ -257,7 +257,7 @@ def test_an_interrupted_run_says_so_and_is_gone_on_with(department: Department) 
     assert running.returncode == 130
     error = json.loads(said)["error"]
     assert error["reason"] == "INTERRUPTED"
-    assert error["registered"] <= len(department.kept()) < 4000
+    assert error["registered"] <= len(department.kept()) < 12_000
     again = department.register(path)
-    assert again["registered"] + again["registered_before"] + again["skipped"] == 4000
-    assert len(department.kept()) == 4000
+    assert again["registered"] + again["registered_before"] + again["skipped"] == 12_000
+    assert len(department.kept()) == 12_000
