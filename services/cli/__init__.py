@@ -33,6 +33,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "fsck": "Derive everything in a ledger's directory again, and compare.",
     "export": "Write the event log of a ledger into one file.",
     "import": "Catch up after a restore from an export, or make a copy to read.",
+    "run": "Run one service of the distributed mode.",
+    "topics": "Create or check the Kafka topics of a distributed ledger.",
+    "migrate": "Create or update the PostgreSQL schema of a distributed ledger.",
+    "rebuild": "Derive a distributed ledger's store again from its event log.",
+    "config": "Show the settings of the distributed services, without secrets.",
 }
 """Every command with its one line of help, in the order in which a reader meets them."""
 

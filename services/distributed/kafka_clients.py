@@ -1,0 +1,56 @@
+"""Producers and consumers of the distributed services, made in one way: what each must never do is set here."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from services.distributed.settings import DistributedSettings
+
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes of the largest message (docs/formats.md, section 18)."""
+
+_LINGER: Final = 0
+"""Milliseconds that a producer waits for more: what arrives while one request is under way shares the next."""
+
+_FETCH_WAIT: Final = 500
+"""Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
+
+
+def security(settings: DistributedSettings) -> dict[str, Any]:
+    """Return what every client is told of the brokers. Raises OSError, or ssl.SSLError, for unusable files."""
+    told: dict[str, Any] = {"bootstrap_servers": settings.kafka}
+    if settings.kafka_ca is not None:
+        context = ssl.create_default_context(cafile=str(settings.kafka_ca))
+        if settings.kafka_certificate is not None:
+            context.load_cert_chain(settings.kafka_certificate, settings.kafka_key)
+        told |= {"security_protocol": "SSL", "ssl_context": context}
+    return told
+
+
+def producer(settings: DistributedSettings) -> AIOKafkaProducer:
+    """Return an idempotent producer that is told of a message only when every in-sync copy has it."""
+    return AIOKafkaProducer(
+        **security(settings),
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=_LINGER,
+        max_batch_size=256 * 1024,
+        max_request_size=MAX_MESSAGE,
+        compression_type="lz4",
+    )
+
+
+def reader(settings: DistributedSettings) -> AIOKafkaConsumer:
+    """Return a consumer without a group, to be assigned partitions by hand: it commits nothing."""
+    return AIOKafkaConsumer(
+        **security(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=_FETCH_WAIT,
+        max_partition_fetch_bytes=MAX_MESSAGE,
+        fetch_max_bytes=4 * MAX_MESSAGE,
+    )
