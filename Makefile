@@ -8,10 +8,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := ledger services tests protos/generate.py
 
-.PHONY: help setup demo serve test test-fast soak bench check format proto schemas docs vectors lock clean
+.PHONY: help setup demo distributed serve test test-fast soak bench check format proto schemas docs vectors lock clean
 
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with every dependency, pinned by hash, and the command .venv/bin/daybook.
 
@@ -26,6 +26,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup ## Register real published decisions over gRPC and verify them offline, end to end.
 	@$(BIN)/python -m services.demo
+
+distributed: setup ## The demo's data through Kafka, PostgreSQL and every service of the distributed mode.
+	@$(BIN)/python -m services.demo.distributed
 
 serve: setup ## Serve a ledger for trials in ./trial-ledger.
 	@test -d trial-ledger || $(BIN)/daybook init trial-ledger --origin trial.daybook.example

@@ -13,8 +13,9 @@ from typing import Final
 
 from ledger.entries import Submission
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
+from ledger.governing import GOVERNING, Fold, judge_authority, judge_governance, judge_novelty
 from ledger.record_rules import refusal
-from ledger.records import Decision, Record, check_place, decided_earliest, parse_record
+from ledger.records import Decision, LedgerOpened, Record, check_place, decided_earliest, parse_record
 from ledger.rules import Header, header_of
 
 FUTURE_ALLOWANCE: Final = 300
@@ -57,6 +58,42 @@ def admit(submission: Submission) -> Candidate:
     if repeats:
         raise rejection(repeats[:MAX_VIOLATIONS])
     return Candidate(submission, tuple(records), headers)
+
+
+def judge_now(candidate: Candidate, state: Fold, origin: str, accepted_at: str) -> None:
+    """Judge what changes with time: register and key in the view `state`, then what `accepted_at` decides.
+
+    What governs is judged as the next governing entry. Raises RejectedError for the first rule broken.
+    """
+    submission = candidate.submission
+    governs = submission.register == GOVERNING
+    if not governs:
+        judge_authority(state, state.signed_size, submission.register, submission.signatures[0].key)
+    refuse_future(candidate, accepted_at)
+    if governs:
+        _judge_governing(candidate, state, origin)
+
+
+def _judge_governing(candidate: Candidate, state: Fold, origin: str) -> None:
+    if len(candidate.records) != 1:
+        raise RejectedError(
+            Reason.TOO_MANY_RECORDS,
+            "a submission to `governing` has one record",
+            detail={"limit": "1", "count": str(len(candidate.records))},
+        )
+    (record,) = candidate.records
+    if isinstance(record, LedgerOpened) and record.origin != origin:
+        violation = Violation(
+            Reason.INVALID_FIELD, "is not the origin of this ledger", "records[0].origin", (origin,)
+        )
+        raise rejection([violation])
+    judge_novelty(state, record)
+    judge_governance(state, record, signers(candidate.submission))
+
+
+def signers(submission: Submission) -> frozenset[bytes]:
+    """Return the keys whose signatures a submission has."""
+    return frozenset(signature.key for signature in submission.signatures)
 
 
 def rejection(violations: list[Violation]) -> RejectedError:

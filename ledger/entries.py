@@ -436,20 +436,37 @@ def open_message(register: str, value: bytes, ledger_origin: str) -> Message:
     sizes, counts, paths, one acceptance for all, signatures (formats.md, section 9, rule 1).
     """
     data = decode_entries(value)
-    entries = [parse_entry(entry) for entry in data]
-    if not entries:
+    if not data:
         raise MalformedError("message: no entry")
-    first = entries[0]
+    first = parse_entry(data[0])
     if first.membership is None:
-        if len(entries) != 1:
-            raise MalformedError("message: a ledger-written entry stands alone")
+        if len(data) != 1:
+            raise _first_fault(data) or MalformedError("message: a ledger-written entry stands alone")
         return Message(register, first.acceptance, tuple(data), None)
-    submission = _submission_of(register, entries, first.membership.signatures, ledger_origin)
+    records = [entry.partition(b"\n")[2] for entry in data]
+    try:
+        submission = _submission_of(register, records, first.membership.signatures, ledger_origin)
+    except (MalformedError, SignatureError) as error:
+        fault = _first_fault(data)
+        if fault is None:
+            raise
+        raise fault from error
     message = accept(submission, first.acceptance)
-    # Re-forming and comparing checks at once: count, positions, paths, signatures and acceptance.
+    # Re-forming and comparing checks at once: count, positions, paths, signatures and acceptance. So no other
+    # entry than the first need be parsed.
     if list(message.entries) != data:
-        raise MalformedError("message: its entries are not those of one submission")
+        raise _first_fault(data) or MalformedError("message: its entries are not those of one submission")
     return message
+
+
+def _first_fault(data: Iterable[bytes]) -> MalformedError | None:
+    """Return what is wrong with the first entry that does not parse, if there is one."""
+    for entry in data:
+        try:
+            parse_entry(entry)
+        except MalformedError as error:
+            return error
+    return None
 
 
 def messages_of(entries: Iterable[bytes], first: int = 0) -> Iterator[list[bytes]]:
@@ -474,9 +491,8 @@ def messages_of(entries: Iterable[bytes], first: int = 0) -> Iterator[list[bytes
 
 
 def _submission_of(
-    register: str, entries: Iterable[Entry], signatures: tuple[Signature, ...], ledger_origin: str
+    register: str, records: Sequence[bytes], signatures: tuple[Signature, ...], ledger_origin: str
 ) -> Submission:
-    records = [entry.record for entry in entries]
     try:
         return rebuild_submission(register, records, signatures, ledger_origin)
     except RejectedError as error:

@@ -4,6 +4,7 @@ LedgerError
 ├ MalformedError         bytes do not parse
 ├ RejectedError          well formed, breaks a rule: a stable reason for each
 ├ ConflictError          another writer got there first
+│ └ FencedError          another writer has taken the partition over
 ├ StoreError             outcome unknown: reopen
 │ └ StorageFullError     nothing was written; reads go on
 └ VerificationError
@@ -122,6 +123,10 @@ class RejectedError(LedgerError):
 
 class ConflictError(LedgerError):
     """Another writer moved the head first; nothing was written."""
+
+
+class FencedError(ConflictError):
+    """Another writer has taken the partition over; nothing was written."""
 
 
 class StoreError(LedgerError):

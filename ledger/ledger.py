@@ -6,30 +6,31 @@ it at once: one transaction however many submissions and registers. Signing come
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
-from ledger.admission import Candidate, refuse_future, rejection
+from ledger.admission import Candidate, judge_now, signers
 from ledger.anchors import Anchored, Anchors, anchored_by
 from ledger.entries import Acceptance, Message, Submission, accept, form_ledger_entry, parse_entry
-from ledger.errors import MalformedError, Reason, RejectedError, StoreError, Violation
+from ledger.errors import MalformedError, Reason, RejectedError, StoreError
 from ledger.governing import (
     GOVERNING,
     Fold,
     judge_authority,
     judge_governance,
-    judge_novelty,
     judge_register,
 )
 from ledger.hashing import Hash
-from ledger.own_records import submission_rejected
+from ledger.own_records import rejection_id, submission_rejected
 from ledger.reader import RegisterReader, TileCache
-from ledger.records import LedgerOpened, Record, check_place, ledger_may_write, parse_record
+from ledger.records import Record, SubmissionRejected, check_place, ledger_may_write, parse_record
 from ledger.register import Draft, Edge, open_edge, range_hashes
 from ledger.rules import Header, Refusal, judge_records, read_header
 from ledger.store import Batch, Head, Run, Store, StoredNote
 from ledger.tree import Extension
+
+_REJECTED: Final = "submission.rejected/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,8 @@ class LedgerView:
 
     def last_accepted(self) -> str | None:
         """Return the latest `accepted_at` that ends any register; None where there is no entry."""
-        ends = [self.reader(name).entry(head.size - 1) for name, head in self.heads().items() if head.size]
+        held = {name: head for name, head in self.heads().items() if head.size and self._holds(name)}
+        ends = [self.reader(name).entry(head.size - 1) for name, head in held.items()]
         return max((parse_entry(entry).acceptance.accepted_at for entry in ends), default=None)
 
     def register_origin(self, register: str) -> str:
@@ -272,37 +274,12 @@ class Turn:
         known = draft.run_of(bytes.fromhex(submission.submission_id))
         if known is not None:
             return Known(known)
-        governs = submission.register == GOVERNING
-        size = self._fold.signed_size
-        if not governs:
-            judge_authority(self._fold, size, submission.register, submission.signatures[0].key)
-        refuse_future(candidate, accepted_at)
-        if governs:
-            self._judge_governing(candidate)
-        message = accept(submission, Acceptance(accepted_at, submitter, size))
+        judge_now(candidate, self._fold, self._ledger.origin, accepted_at)
+        message = accept(submission, Acceptance(accepted_at, submitter, self._fold.signed_size))
         refusal = judge_records(message, candidate.headers, draft.registered(candidate.headers))
         if refusal is not None:
             raise refusal.error()
         return self._append(draft, message, candidate.headers)
-
-    def _judge_governing(self, candidate: Candidate) -> None:
-        if len(candidate.records) != 1:
-            raise RejectedError(
-                Reason.TOO_MANY_RECORDS,
-                "a submission to `governing` has one record",
-                detail={"limit": "1", "count": str(len(candidate.records))},
-            )
-        (record,) = candidate.records
-        if isinstance(record, LedgerOpened) and record.origin != self._ledger.origin:
-            violation = Violation(
-                Reason.INVALID_FIELD,
-                "is not the origin of this ledger",
-                "records[0].origin",
-                (self._ledger.origin,),
-            )
-            raise rejection([violation])
-        judge_novelty(self._fold, record)
-        judge_governance(self._fold, record, _signers(candidate.submission))
 
     def replay(self, message: Message) -> Outcome:
         """Apply the append rules to a message of the event log (formats.md, section 9, rules 2 to 5).
@@ -310,13 +287,26 @@ class Turn:
         Never refuses: what lost a race becomes one rejection entry, what registration cannot have made is
         quarantined.
         """
-        try:
-            headers = [read_header(record) for record in message.records()]
-        except MalformedError as error:
-            return Quarantined(f"shape: {error}")
+        return next(self.replay_all([message]))
+
+    def replay_all(self, messages: Sequence[Message]) -> Iterator[Outcome]:
+        """Replay messages in order, as each outcome is asked for; what the store knows of all is read first."""
+        headers = [_headers(message) for message in messages]
+        by_register: dict[str, tuple[list[bytes], list[Header]]] = {}
+        for message, read in zip(messages, headers, strict=True):
+            ids, wanted = by_register.setdefault(message.register, ([], []))
+            if message.submission is not None:
+                ids.append(bytes.fromhex(message.submission.submission_id))
+            if not isinstance(read, Quarantined):
+                wanted += read
+        for register, (ids, wanted) in by_register.items():
+            self._draft(register).look_up(ids, wanted)
+        for message, read in zip(messages, headers, strict=True):
+            yield read if isinstance(read, Quarantined) else self._replay(message, read)
+
+    def _replay(self, message: Message, headers: Sequence[Header]) -> Outcome:
         draft = self._draft(message.register)
         submission = message.submission
-        draft.look_up([bytes.fromhex(submission.submission_id)] if submission else (), headers)
         if submission is None:
             return self._replay_ledger_written(draft, message, headers[0])
         known = draft.run_of(bytes.fromhex(submission.submission_id))
@@ -344,7 +334,7 @@ class Turn:
         if message.register == GOVERNING:
             record = _governing_record(submission)
             try:
-                judge_governance(self._fold, record, _signers(submission))
+                judge_governance(self._fold, record, signers(submission))
             except RejectedError as error:
                 return Refusal(error.reason)
         elif message.acceptance.governing_size < draft.governing_size:
@@ -367,6 +357,22 @@ class Turn:
                 judge_register(self._fold, view, message.register)
             except RejectedError as error:
                 return Quarantined(f"key or register: {error}")
+        if header.type == _REJECTED:
+            return self._replay_rejection(draft, message, header)
+        return self._append(draft, message, [header])
+
+    def _replay_rejection(self, draft: Draft, message: Message, header: Header) -> Outcome:
+        """Append a rejection that an import brings. It names its own index: elsewhere it is none of ours."""
+        try:
+            record = parse_record(message.records()[0])
+        except (MalformedError, RejectedError) as error:
+            return Quarantined(f"shape: {error}")
+        assert isinstance(record, SubmissionRejected)  # noqa: S101 - its type says so
+        origin = self._ledger.register_origin(message.register)
+        stated = rejection_id(origin, record.submission_id, draft.size)
+        if (record.register, record.record_id) != (message.register, stated):
+            return Quarantined(f"{header.type} of another place than index {draft.size} of {message.register}")
+        draft.note_rejection(record.submission_id, draft.size)
         return self._append(draft, message, [header])
 
     def _reject(self, draft: Draft, message: Message, submission: Submission, refusal: Refusal) -> Rejected:
@@ -461,6 +467,11 @@ class FinishedTurn:
     _fold: Fold
     _anchored: Sequence[Anchored]
 
+    @property
+    def fold(self) -> Fold:
+        """The state that the governing entries fold to when this is committed."""
+        return self._fold
+
     def commit(self, write: Callable[[Sequence[Batch]], None] | None = None) -> Mapping[str, Growth]:
         """Commit the turn; return what grew, to be signed.
 
@@ -474,8 +485,11 @@ class FinishedTurn:
         return self.growths
 
 
-def _signers(submission: Submission) -> frozenset[bytes]:
-    return frozenset(signature.key for signature in submission.signatures)
+def _headers(message: Message) -> list[Header] | Quarantined:
+    try:
+        return [read_header(record) for record in message.records()]
+    except MalformedError as error:
+        return Quarantined(f"shape: {error}")
 
 
 def _governing_record(submission: Submission) -> Record:

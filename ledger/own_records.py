@@ -51,6 +51,11 @@ def checkpoint_anchored(note: bytes) -> bytes:
     )
 
 
+def rejection_id(register_origin: str, submission_id: str, index: int) -> str:
+    """Return the record_id of a `submission.rejected/1` that stands at `index` (formats.md, section 3)."""
+    return uuid8(f"submission.rejected/1\n{register_origin}\n{submission_id}\n{index}\n".encode())
+
+
 def submission_rejected(
     *,
     register: str,
@@ -68,11 +73,10 @@ def submission_rejected(
     one that met the refusal; `existing` the index of the earlier entry that it met, and the hex SHA-256 of
     that entry's record. Raises RejectedError for a value that breaks its member's rules.
     """
-    stated = f"submission.rejected/1\n{register_origin}\n{submission_id}\n{index}\n"
     value: dict[str, Any] = {
         "count": count,
         "reason": str(reason),
-        "record_id": uuid8(stated.encode()),
+        "record_id": rejection_id(register_origin, submission_id, index),
         "register": register,
         "submission_id": submission_id,
         "type": "submission.rejected/1",

@@ -13,12 +13,12 @@ from typing import Final
 
 from ledger import base64
 from ledger.checkpoints import Checkpoint, open_checkpoint
-from ledger.entries import open_message
+from ledger.entries import Message, open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
 from ledger.export import NOTES_TOGETHER, Export, MessageBlock, NoteBlock
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger, Quarantined, Waiting
-from ledger.notes import SignatureLine, VerifierKey, format_note
+from ledger.notes import Note, SignatureLine, VerifierKey, format_note
 from ledger.published_policies import WitnessKeys, witness_keys, witness_policies
 from ledger.store import NewCosignatures, Store, StoredNote
 from ledger.witnessing import Policy
@@ -66,12 +66,14 @@ def rebuild(
     ledger = Ledger.open(store, source.origin)
     messages = 0
     quarantined: list[str] = []
-    kept = _Kept()
+    checker: NoteChecker | None = None
     for is_note, blocks in groupby(source.blocks, lambda block: isinstance(block, NoteBlock)):
         if is_note:
             notes = (block for block in blocks if isinstance(block, NoteBlock))
+            # An export has its notes behind all messages.
+            checker = NoteChecker(ledger, policies)
             try:
-                _keep_notes(ledger, notes, _witnesses(ledger, policies), kept)
+                _keep_notes(ledger, notes, checker)
             except ProofError as error:
                 # The notes are not to blame where a message before them was altered.
                 raise ProofError("\n".join([*quarantined[:1], str(error)])) from error
@@ -82,7 +84,8 @@ def rebuild(
     opened = ledger.fold.opened
     if opened is None or opened.origin != source.origin:
         raise MalformedError(f"export: its first message does not open a ledger {source.origin}")
-    return Rebuilt(ledger, messages, kept.notes, kept.cosignatures, kept.dropped, tuple(quarantined))
+    counts = (checker.notes, checker.cosignatures, checker.dropped) if checker else (0, 0, 0)
+    return Rebuilt(ledger, messages, *counts, tuple(quarantined))
 
 
 def _batches(blocks: Iterable[MessageBlock], together: int) -> Iterator[list[MessageBlock]]:
@@ -100,84 +103,104 @@ def _batches(blocks: Iterable[MessageBlock], together: int) -> Iterator[list[Mes
 
 def _replay(ledger: Ledger, batch: Iterable[MessageBlock], first: int) -> list[str]:
     """Replay messages as one turn, the first being number `first`; return those that were quarantined."""
-    quarantined: list[str] = []
-    turn = ledger.turn()
+    quarantined: dict[int, str] = {}
+    opened: list[tuple[int, Message]] = []
     for number, block in enumerate(batch, first):
         try:
-            message = open_message(block.register, block.value, ledger.origin)
+            opened.append((number, open_message(block.register, block.value, ledger.origin)))
         except LedgerError as error:
-            quarantined.append(f"message {number} of {block.register}: signature or shape: {error}")
-            continue
-        outcome = turn.replay(message)
+            quarantined[number] = f"message {number} of {block.register}: signature or shape: {error}"
+    turn = ledger.turn()
+    outcomes = turn.replay_all([message for _, message in opened])
+    for (number, message), outcome in zip(opened, outcomes, strict=True):
         if isinstance(outcome, Quarantined):
-            quarantined.append(f"message {number} of {block.register}: {outcome.why}")
+            quarantined[number] = f"message {number} of {message.register}: {outcome.why}"
         if isinstance(outcome, Waiting):
             raise MalformedError(
-                f"export: message {number} of {block.register} was judged at governing size "
+                f"export: message {number} of {message.register} was judged at governing size "
                 f"{outcome.governing_size}, which the export does not reach"
             )
     turn.commit({})
-    return quarantined
+    return [text for _, text in sorted(quarantined.items())]
 
 
 def _witnesses(ledger: Ledger, policies: Sequence[Policy]) -> WitnessKeys:
     """Return the keys of the witnesses that `policies` name, and every policy that the ledger published."""
-    head = ledger.heads().get(GOVERNING)
+    # The governing register may be another writer's.
+    head = ledger.store.heads().get(GOVERNING)
     entries = ledger.reader(GOVERNING).entries(0, head.size) if head else ()
     published = (policy for _, _, policy in witness_policies(entries) if policy is not None)
     return witness_keys([*policies, *published])
 
 
-@dataclass(slots=True)
-class _Kept:
-    """What has been made of the notes of an export so far."""
+class NoteChecker:
+    """Checks notes against a ledger that was replayed, and counts them."""
 
-    notes: int = 0
-    cosignatures: int = 0
-    dropped: int = 0
+    def __init__(self, ledger: Ledger, policies: Sequence[Policy] = ()) -> None:
+        self._ledger = ledger
+        self._heads = ledger.heads()
+        self._witnesses = list(_witnesses(ledger, policies).values())
+        self.notes = 0
+        """Sizes that had a note."""
+        self.cosignatures = 0
+        """Cosignature lines of known witnesses."""
+        self.dropped = 0
+        """Signature lines of nobody whom the policies name."""
+
+    def reaches(self, register: str, size: int) -> bool:
+        """Tell whether the messages that were replayed make this size of a register."""
+        head = self._heads.get(register)
+        return head is not None and size <= head.size
+
+    def checked(self, register: str, size: int, notes: Sequence[bytes]) -> NewCosignatures:
+        """Return what is to be kept of the notes that state one size of a register.
+
+        Raises ProofError where the messages make another root, or end before; VerificationError for a note
+        that the log has not signed, or with a wrong cosignature of a known witness.
+        """
+        ledger = self._ledger
+        opened = ledger.fold.opened
+        if opened is None:
+            raise ProofError(f"{register}: a note states size {size}, and the messages open no ledger")
+        origin = ledger.register_origin(register)
+        log = VerifierKey.parse(opened.ledger_key).renamed(origin)
+        signed: SignatureLine | None = None
+        lines: dict[SignatureLine, None] = {}
+        found = [self._opened(register, size, note, log) for note in notes]
+        head = self._heads.get(register)
+        if head is None or size > head.size:
+            raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
+        expected = Checkpoint(origin, size, ledger.reader(register).root(size))
+        for note in found:
+            if note.text != expected.text():
+                raise ProofError(
+                    f"{register}: the note of size {size} states another root than the messages make, which is "
+                    f"{base64.encode(expected.root)}:\n{note.text.decode()}"
+                )
+            for line in note.verified:
+                if line.by == (log.name, log.key_id):
+                    signed = signed or line
+                else:
+                    lines[line] = None
+            self.dropped += len(note.unverified)
+        assert signed is not None  # noqa: S101 - open_checkpoint has found the log's signature
+        self.notes += 1
+        self.cosignatures += len(lines)
+        return NewCosignatures(register, StoredNote(size, format_note(expected.text(), [signed])), list(lines))
+
+    def _opened(self, register: str, size: int, note: bytes, log: VerifierKey) -> Note:
+        try:
+            return open_checkpoint(note, log.name, [log], self._witnesses).note
+        except MalformedError as error:
+            raise VerificationError(f"{register}: the note of size {size}: {error}") from error
 
 
-def _keep_notes(ledger: Ledger, blocks: Iterator[NoteBlock], witnesses: WitnessKeys, kept: _Kept) -> None:
+def _keep_notes(ledger: Ledger, blocks: Iterator[NoteBlock], checker: NoteChecker) -> None:
     """Check notes and commit them. Those of one size become one, with the cosignatures of all."""
     waiting: list[NewCosignatures] = []
     for (register, size), alike in groupby(blocks, lambda block: (block.register, block.size)):
-        notes = [block.note for block in alike]
-        waiting.append(_checked(ledger, register, size, notes, witnesses, kept))
+        waiting.append(checker.checked(register, size, [block.note for block in alike]))
         if len(waiting) >= NOTES_TOGETHER:
             ledger.store.keep_cosignatures(waiting)
             waiting = []
     ledger.store.keep_cosignatures(waiting)
-
-
-def _checked(
-    ledger: Ledger, register: str, size: int, notes: Sequence[bytes], witnesses: WitnessKeys, kept: _Kept
-) -> NewCosignatures:
-    """Return what is to be kept of the notes of one size. Raises as `rebuild` does."""
-    opened = ledger.fold.opened
-    head = ledger.heads().get(register)
-    if opened is None or head is None or size > head.size:
-        raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
-    expected = Checkpoint(ledger.register_origin(register), size, ledger.reader(register).root(size))
-    log = VerifierKey.parse(opened.ledger_key).renamed(expected.origin)
-    signed: SignatureLine | None = None
-    lines: dict[SignatureLine, None] = {}
-    for note in notes:
-        try:
-            found = open_checkpoint(note, expected.origin, [log], list(witnesses.values()))
-        except MalformedError as error:
-            raise VerificationError(f"{register}: the note of size {size}: {error}") from error
-        if found.note.text != expected.text():
-            raise ProofError(
-                f"{register}: the note of size {size} states another root than the messages make, which is "
-                f"{base64.encode(expected.root)}:\n{found.note.text.decode()}"
-            )
-        for line in found.note.verified:
-            if line.by == (log.name, log.key_id):
-                signed = signed or line
-            else:
-                lines[line] = None
-        kept.dropped += len(found.note.unverified)
-    assert signed is not None  # noqa: S101 - open_checkpoint has found the log's signature
-    kept.notes += 1
-    kept.cosignatures += len(lines)
-    return NewCosignatures(register, StoredNote(size, format_note(expected.text(), [signed])), list(lines))

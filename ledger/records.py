@@ -255,6 +255,11 @@ def _parse_fully(data: bytes) -> Record:
     return record
 
 
+# msgspec looks into a type when it is first converted to, and crashes where two threads do so at the same time.
+for _each in KNOWN_TYPES.values():
+    msgspec.json.Decoder(_each)
+
+
 def violations(value: Mapping[str, Any]) -> tuple[Violation, ...]:
     """Return everything that is wrong with a record that is still to be formatted; empty when all is well.
 

@@ -96,7 +96,7 @@ class Draft:
         self._entries: list[bytes] = []
         self._submissions: dict[bytes, Run] = {}
         self._records: list[RecordAt] = []
-        self._added: dict[str, dict[int, Earlier]] = {}
+        self._added: dict[str, list[tuple[Header, bytes, int]]] = {}
         self._stored: dict[str, dict[int, RecordAt]] = {}
         self._known: dict[bytes, Run] = {}
         self._rejections: dict[bytes, int] = {}
@@ -131,18 +131,14 @@ class Draft:
         found: dict[str, Mapping[int, Earlier]] = {}
         for header in headers:
             stored = self._stored.get(header.record_id, {})
-            added = self._added.get(header.record_id, {})
+            added = self._added.get(header.record_id, ())
             if stored or added:
-                earlier = {version: self._read(at) for version, at in stored.items()}
-                found[header.record_id] = {**earlier, **added}
+                earlier = {version: _earlier(self._store, self._register, at) for version, at in stored.items()}
+                # Made only here: hardly any record has two versions in one commit.
+                found[header.record_id] = earlier | {
+                    one.version: Earlier(one, record, at) for one, record, at in added
+                }
         return found
-
-    def _read(self, at: RecordAt) -> Earlier:
-        entries = self._store.entries(self._register, at.index, at.index + 1)
-        if not entries:
-            raise StoreError(f"{self._register}: entry {at.index} is missing")
-        record = entries[0].partition(b"\n")[2]
-        return Earlier(read_header(record), record, at.index)
 
     def add(self, message: Message, headers: Sequence[Header]) -> Run:
         """Add the message's entries at the next indices. The rules must have been asked before."""
@@ -152,11 +148,9 @@ class Draft:
             self._submissions[bytes.fromhex(message.submission.submission_id)] = run
             self.governing_size = message.acceptance.governing_size
         records = message.records()
-        for position, header in enumerate(headers):
-            index = run.first + position
+        for index, (header, record) in enumerate(zip(headers, records, strict=True), run.first):
             self._records.append(RecordAt(record_key(header), header.version, index))
-            versions = self._added.setdefault(header.record_id, {})
-            versions[header.version] = Earlier(header, records[position], index)
+            self._added.setdefault(header.record_id, []).append((header, record, index))
         return run
 
     def note_rejection(self, submission_id: str, index: int) -> None:
@@ -181,6 +175,23 @@ class Draft:
             rejections=self._rejections,
         )
         return batch, Edge(after, extension.after, tails, self.governing_size), extension
+
+
+def registered_now(store: Store, register: str, headers: Iterable[Header]) -> Registered:
+    """Return all versions that a store holds of the records named, with their bytes."""
+    keys = {record_key(header): header.record_id for header in headers}
+    found: dict[str, dict[int, Earlier]] = {}
+    for at in store.versions(register, list(keys)):
+        found.setdefault(keys[at.record_id], {})[at.version] = _earlier(store, register, at)
+    return found
+
+
+def _earlier(store: Store, register: str, at: RecordAt) -> Earlier:
+    entries = store.entries(register, at.index, at.index + 1)
+    if not entries:
+        raise StoreError(f"{register}: entry {at.index} is missing")
+    record = entries[0].partition(b"\n")[2]
+    return Earlier(read_header(record), record, at.index)
 
 
 def _grow(tails: tuple[bytes, ...], extension: Extension) -> tuple[list[StoredTile], tuple[bytes, ...]]:

@@ -1,19 +1,19 @@
 """AuditService: how auditors read registers and have them proved.
 
 Everything is at published sizes: what is committed and not yet signed does not exist here. A single proof is
-O(log n) tile reads from memory or one local file, and is made on the event loop: a thread would cost more
-than the work. Whatever grows with the answer goes through a thread, page by page.
+O(log n) tile reads; from memory or one local file it is made on the event loop: a thread would cost more than
+the work. Whatever grows with the answer goes through a thread, page by page.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceServicer
@@ -28,11 +28,12 @@ from ledger.reader import RegisterReader, check_size
 from ledger.receipts import time_findings
 from ledger.sealing import SealedCheckpoint
 from ledger.values import is_register
+from services.counting import LAG_DAYS, Summary, nothing_counted
 from services.directory import Listed, directory
 from services.interceptors import Context
 from services.lookup import find_entry, invalid
 from services.published import Published, SignedCheckpoint
-from services.time_bounds import BoundsProver, ProvedNote
+from services.time_bounds import BoundsProver, ProvedBounds, ProvedNote
 
 PAGE_ENTRIES: Final = 256
 """Entries in one message of ReadEntries, at the most."""
@@ -49,22 +50,39 @@ MAX_WATCHERS: Final = 256
 PAGE_REGISTERS: Final = 1_000
 """Registers in one page of ListRegisters, at the most."""
 
+_Asked = TypeVarTuple("_Asked")
+_Result = TypeVar("_Result")
+
 
 class AuditServicer(AuditServiceServicer):
     """Answers auditors. Only for the event loop's thread.
 
-    Setting `stopping` ends every WatchCheckpoints stream, so that a graceful stop need not wait for them.
+    Setting `stopping` ends every WatchCheckpoints stream, so that a graceful stop need not wait for them. With
+    `apart` nothing is read from the store in the event loop: where the store is another process. `counted`
+    tells what a projector has counted of registers.
     """
 
     def __init__(
-        self, ledger: LedgerView, published: Published, bounds: BoundsProver, stopping: asyncio.Event
+        self,
+        ledger: LedgerView,
+        published: Published,
+        bounds: BoundsProver,
+        stopping: asyncio.Event,
+        *,
+        apart: bool = False,
+        counted: Callable[[], Mapping[str, Summary]] = nothing_counted,
     ) -> None:
+        self._counted = counted
         self._ledger = ledger
         self._published = published
         self._bounds = bounds
         self._stopping = stopping
+        self._apart = apart
         self._readers = _Places(MAX_READERS, "reads of entries")
         self._watchers = _Places(MAX_WATCHERS, "watchers")
+
+    async def _read(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
+        return await asyncio.to_thread(work, *asked) if self._apart else work(*asked)
 
     async def ListRegisters(
         self,
@@ -76,7 +94,7 @@ class AuditServicer(AuditServiceServicer):
             raise invalid("page_size", f"at most {PAGE_REGISTERS} registers a page")
         if request.page_token and not is_register(request.page_token):
             raise invalid("page_token", "not a `next_page_token` of this call")
-        found = directory(self._ledger, self._published)
+        found = await self._read(lambda: directory(self._ledger, self._published, self._counted()))
         rest = [one for one in found.registers if one.name > request.page_token]
         page = rest[: request.page_size or PAGE_REGISTERS]
         return pb.ListRegistersResponse(
@@ -107,7 +125,8 @@ class AuditServicer(AuditServiceServicer):
             response.size, response.checkpoint = signed.size, signed.note
         first, second = sorted((request.known_size, response.size))
         if 0 < first < second:
-            response.consistency.extend(self._ledger.reader(register).consistency(first, second))
+            reader = self._ledger.reader(register)
+            response.consistency.extend(await self._read(reader.consistency, first, second))
         return response
 
     async def _sealed_as_at(self, request: pb.GetCheckpointRequest, latest: int) -> SealedCheckpoint:
@@ -117,13 +136,13 @@ class AuditServicer(AuditServiceServicer):
         found: SealedCheckpoint | None = None
         match request.WhichOneof("as_at"):
             case "size" if reader is not None and request.size:
-                found = reader.last_up_to(register, check_size(request.size, latest))
+                found = await self._read(reader.last_up_to, register, check_size(request.size, latest))
             case "time" if reader is not None:
                 time = int(_moment(request.time).timestamp())
                 known = await self._bounds.known_by(register, time, latest)
-                found = reader.witnessed_by(register, time, known)
+                found = await self._read(reader.witnessed_by, register, time, known)
             case _:
-                found = self._published.sealed(register)
+                found = await self._read(self._published.sealed, register)
         if found is None:
             raise RejectedError(
                 Reason.RECORD_UNKNOWN,
@@ -138,7 +157,9 @@ class AuditServicer(AuditServiceServicer):
         register = request.register
         match request.WhichOneof("as_at"):
             case "size":
-                return self._published.at_most(register, check_size(request.size, latest.size))
+                return await self._read(
+                    self._published.at_most, register, check_size(request.size, latest.size)
+                )
             case "time":
                 moment = _moment(request.time)
                 return await asyncio.to_thread(self._as_at, register, latest.size, moment)
@@ -158,32 +179,9 @@ class AuditServicer(AuditServiceServicer):
         """State when an entry came into the witnessed history, and prove it (formats.md, section 15)."""
         register = request.register
         latest = self._published.latest(register)
-        index = find_entry(self._ledger.store, request, latest.size)
+        index = await self._read(find_entry, self._ledger.store, request, latest.size)
         proved = await self._bounds.prove(register, index)
-        shown = proved.checkpoint if proved else latest
-        reader = self._ledger.reader(register)
-        entry = reader.entry(index)
-        response = pb.GetTimeBoundsResponse(
-            register=register,
-            index=index,
-            size=shown.size,
-            checkpoint=shown.note,
-            inclusion=reader.inclusion(index, shown.size),
-            leaf_hash=leaf_hash(entry),
-        )
-        if proved is None:
-            response.no_witness = True
-            return response
-        bounds = proved.bounds
-        response.comparable = bounds.comparable
-        if bounds.not_before is not None:
-            response.not_before = bounds.not_before
-        if bounds.not_after is not None:
-            response.not_after = bounds.not_after
-        response.before.extend(_proved_notes(proved.before))
-        response.after.extend(_proved_notes(proved.after))
-        response.findings.extend(each.description for each in time_findings(parse_entry(entry), bounds))
-        return response
+        return await self._read(_bounds_response, self._ledger.reader(register), index, proved, latest)
 
     async def GetInclusionProof(
         self,
@@ -191,6 +189,9 @@ class AuditServicer(AuditServiceServicer):
         context: Context,
     ) -> pb.GetInclusionProofResponse:
         """Prove that one entry stands in a tree (RFC 6962, section 2.1.1)."""
+        return await self._read(self._inclusion, request)
+
+    def _inclusion(self, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
         latest = self._published.latest(request.register)
         size = check_size(request.size, latest.size)
         index = find_entry(self._ledger.store, request, latest.size)
@@ -212,6 +213,9 @@ class AuditServicer(AuditServiceServicer):
         context: Context,
     ) -> pb.GetConsistencyProofResponse:
         """Prove that a tree only grew from one size to another (RFC 6962, section 2.1.2)."""
+        return await self._read(self._consistency, request)
+
+    def _consistency(self, request: pb.GetConsistencyProofRequest) -> pb.GetConsistencyProofResponse:
         latest = self._published.latest(request.register)
         first = request.first_size
         second = check_size(request.second_size, latest.size)
@@ -234,6 +238,9 @@ class AuditServicer(AuditServiceServicer):
         context: Context,
     ) -> pb.GetRangeProofResponse:
         """Prove that a run of entries stands in a tree (formats.md, section 14)."""
+        return await self._read(self._range, request)
+
+    def _range(self, request: pb.GetRangeProofRequest) -> pb.GetRangeProofResponse:
         latest = self._published.latest(request.register)
         size = check_size(request.size, latest.size)
         if request.count == 0:
@@ -259,7 +266,7 @@ class AuditServicer(AuditServiceServicer):
         if request.first > end:
             raise invalid("first", f"entry {request.first} is not in a tree of size {size}")
         pages = _pages(self._ledger.reader(request.register), request.first, end, size)
-        checkpoint = self._note(request.register, size)
+        checkpoint = await self._read(self._note, request.register, size)
         with self._readers.one():
             # One page at a time, made when the client has taken the one before.
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
@@ -310,9 +317,9 @@ class AuditServicer(AuditServiceServicer):
                 while True:
                     # Before looking: what happens from here on is seen the next time round.
                     stirred.clear()
-                    latest = latest_of(register)
+                    latest = await self._read(latest_of, register)
                     if latest is not None and latest.size > previous:
-                        yield self._step(register, previous, latest)
+                        yield await self._read(self._step, register, previous, latest)
                         previous = latest.size
                     elif self._stopping.is_set():
                         raise RejectedError(Reason.DRAINING, "this server is stopping; watch another, or again")
@@ -400,6 +407,23 @@ def _summary(one: Listed) -> pb.RegisterSummary:
         sealed_size=one.sealed_size or 0,
         opened_index=one.opened,
         closed_index=one.closed,
+        counted=_counts(one.counted) if one.counted is not None else None,
+    )
+
+
+def _counts(summary: Summary) -> pb.RegisterCounts:
+    lags = summary.lags
+    return pb.RegisterCounts(
+        size=summary.size,
+        submissions=summary.submissions,
+        rejections=summary.rejections,
+        decisions=summary.decisions,
+        latest_at=summary.latest_at or "",
+        lags=[
+            pb.RegisterCounts.Lags(within_days=days, count=count)
+            for days, count in zip((*LAG_DAYS, None), lags.classes, strict=True)
+        ],
+        longest_lag_seconds=lags.longest,
     )
 
 
@@ -455,6 +479,34 @@ class _Places:
             yield
         finally:
             self._free += 1
+
+
+def _bounds_response(
+    reader: RegisterReader, index: int, proved: ProvedBounds | None, latest: SignedCheckpoint
+) -> pb.GetTimeBoundsResponse:
+    shown = proved.checkpoint if proved else latest
+    entry = reader.entry(index)
+    response = pb.GetTimeBoundsResponse(
+        register=reader.register,
+        index=index,
+        size=shown.size,
+        checkpoint=shown.note,
+        inclusion=reader.inclusion(index, shown.size),
+        leaf_hash=leaf_hash(entry),
+    )
+    if proved is None:
+        response.no_witness = True
+        return response
+    bounds = proved.bounds
+    response.comparable = bounds.comparable
+    if bounds.not_before is not None:
+        response.not_before = bounds.not_before
+    if bounds.not_after is not None:
+        response.not_after = bounds.not_after
+    response.before.extend(_proved_notes(proved.before))
+    response.after.extend(_proved_notes(proved.after))
+    response.findings.extend(each.description for each in time_findings(parse_entry(entry), bounds))
+    return response
 
 
 def _not_yet(text: str) -> RejectedError:

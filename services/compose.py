@@ -155,6 +155,7 @@ async def register_once(
             await until_confirmed(sequencer, published, following)
             await opened.declare_restores()
             accepted = await Registrar(ledger, sequencer).register(body, records, signatures, ANONYMOUS)
+            assert isinstance(accepted, Accepted)  # noqa: S101 - this sequencer sequences what it accepts
             await until_all_sealed(published, SETTLE_SECONDS)
             await until_handed_over(cosigner, SETTLE_SECONDS)
             waiting = None if published.policy is None else tuple(sorted(unsealed(published)))

@@ -12,7 +12,7 @@ checkpoint that says so: a copy from before the change is then refused by the wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,11 @@ from ledger.witnessing import Witness
 from services.following import Follower, Ground, Growing, Keeper, Observer, Standing, cancel
 from services.published import Published
 from services.witness_policy import Asked
+
+
+async def nothing_more(_register: str) -> int:
+    """Return 0: where everything that is signed is published, nothing more is expected of a witness."""
+    return 0
 
 
 class Cosigner:
@@ -45,6 +50,7 @@ class Cosigner:
         clock: Callable[[], float],
         declared: Callable[[str], int | None],
         history: Callable[[], Sequence[Asked]],
+        signed_size: Callable[[str], Awaitable[int]] = nothing_more,
     ) -> None:
         self.published = published
         self.handed_over = asyncio.Event()
@@ -65,6 +71,7 @@ class Cosigner:
             self._keeper,
             self.standing,
             self._addresses,
+            signed_size,
         )
         self._confirming: Asked | None = None
         self._handed_over: set[int] = set()

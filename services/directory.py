@@ -5,18 +5,20 @@ The operator's word: whoever does not trust it folds the governing register's en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger.governing import GOVERNING, Fold
 from ledger.ledger import LedgerView
 from ledger.notes import VerifierKey
+from services.counting import Summary
 from services.published import Published
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One register. `size` is that of its latest signed checkpoint, `sealed_size` of its latest sealed one,
-    None where no witness is asked.
+    None where no witness is asked. `counted` is what a projector has counted of it, None where none does.
 
     `opened` and `closed` are indices of governing entries. The governing register itself has neither, and no
     title.
@@ -30,6 +32,7 @@ class Listed:
     sealed_size: int | None
     opened: int | None
     closed: int | None
+    counted: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,11 @@ class Directory:
     registers: tuple[Listed, ...]
 
 
-def directory(ledger: LedgerView, published: Published) -> Directory:
-    """Return the registers that the published part of the governing register opens; at first none."""
+def directory(ledger: LedgerView, published: Published, counted: Mapping[str, Summary]) -> Directory:
+    """Return the registers that the published part of the governing register opens; at first none.
+
+    `counted` are summaries by name, as far as there are any.
+    """
     latest = published.registers()
     fold = ledger.fold
     if GOVERNING not in latest or fold.opened is None:
@@ -56,7 +62,8 @@ def directory(ledger: LedgerView, published: Published) -> Directory:
         size = latest[name].size if name in latest else 0
         sealed_size = _sealed_size(published, name) if name in latest else None
         vkey = str(key.renamed(origin))
-        listed.append(Listed(name, title, origin, vkey, size, sealed_size, opened_at, closed_at))
+        summary = counted.get(name)
+        listed.append(Listed(name, title, origin, vkey, size, sealed_size, opened_at, closed_at, summary))
     return Directory(governing_size, tuple(listed))
 
 

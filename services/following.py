@@ -9,7 +9,7 @@ again later and later. Nothing is sealed without a quorum.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -161,7 +161,8 @@ class Ground:
 
     An idle checkpoint is cosigned anew `refresh` seconds after the last time. `clock` gives POSIX seconds;
     `declared` the time, POSIX seconds, at which the operator has declared that a witness of this vkey was
-    restored from an older copy, None where he has not.
+    restored from an older copy, None where he has not; `signed_size` how many entries of a register are under a
+    checkpoint that the ledger's signer remembers, which may be more than are published here.
     """
 
     ledger: LedgerView
@@ -175,6 +176,7 @@ class Ground:
     keeper: Keeper
     standing: Callable[[Witness], Standing]
     addresses: Callable[[Witness], Sequence[str]]
+    signed_size: Callable[[str], Awaitable[int]]
 
 
 @dataclass(slots=True)
@@ -212,7 +214,13 @@ class Follower:
         self._policy = policy
         self._reader = SealedReader(ground.ledger.store, policy)
         self._history = KnownHistory(
-            ground.ledger, ground.published, ground.session, ground.declared, register, policy
+            ground.ledger,
+            ground.published,
+            ground.session,
+            ground.declared,
+            register,
+            policy,
+            ground.signed_size,
         )
         # The first that a witness is asked is the stored head, as if it knew that.
         self._stored = ground.published.latest(register).size

@@ -17,7 +17,7 @@ from ledger.errors import MalformedError, Reason, Violation
 from ledger.rules import read_header
 from services import wire
 from services.peers import submitter
-from services.reached import Waiter
+from services.reached import State, Waiter
 from services.registrar import Registrar
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -79,7 +79,7 @@ class GovernanceServicer(rpc.GovernanceServiceServicer):
             signed.body, tuple(signed.records), wire.signatures(signed), submitter(context)
         )
         left = min(context.time_remaining() or SEAL_SECONDS, SEAL_SECONDS)
-        return wire.acknowledgement(await self._waiter.sealed(accepted, left))
+        return wire.acknowledgement(await self._waiter.reached(accepted, State.SEALED, left))
 
 
 def _check_type(call: str, signed: submission_pb2.SignedSubmission) -> None:

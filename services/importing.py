@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ledger.catch_up import KeptNotes, Missing, catch_up, covering_note, in_order, keep_notes, missing
 from ledger.checkpoints import Checkpoint
@@ -156,14 +157,7 @@ def _uncovered(held: Ledger) -> dict[str, int]:
 
 def _check_export(directory: LedgerDirectory, rebuilt: Rebuilt, policy: Policy | None) -> VerifierKey:
     """Return the log key that the export's ledger was opened with, where it is the one that is expected."""
-    if rebuilt.quarantined:
-        raise VerificationError(
-            f"the export has {len(rebuilt.quarantined)} messages that registration cannot have made, so it was "
-            f"altered: {rebuilt.quarantined[0]}"
-        )
-    opened = rebuilt.ledger.fold.opened
-    assert opened is not None  # noqa: S101 - rebuild refuses anything else
-    key = VerifierKey.parse(opened.ledger_key)
+    key = _unaltered(rebuilt)
     own = _own_key(directory)
     if own is not None and own.name != key.name:
         raise DirectoryError(f"the export is of {key.name}, and {directory.root} of {own.name}")
@@ -172,14 +166,45 @@ def _check_export(directory: LedgerDirectory, rebuilt: Rebuilt, policy: Policy |
             f"the export's ledger was opened with the key {key}, that of {directory.root} with {own}"
         )
     if policy is not None:
-        trusted = policy.log_keys(key.name)
-        if not trusted:
-            raise DirectoryError(f"the policy does not name the ledger {rebuilt.ledger.origin}")
-        if key.public not in {each.public for each in trusted}:
-            raise SignatureError(
-                f"the export's ledger was opened with the key {key}, which the policy does not trust"
-            )
+        _check_policy(key, rebuilt, policy)
     return key
+
+
+def _unaltered(rebuilt: Rebuilt) -> VerifierKey:
+    """Return the log key of a replayed export. Raises VerificationError where any of it was altered."""
+    if rebuilt.quarantined:
+        raise VerificationError(
+            f"the export has {len(rebuilt.quarantined)} messages that registration cannot have made, so it was "
+            f"altered: {rebuilt.quarantined[0]}"
+        )
+    opened = rebuilt.ledger.fold.opened
+    assert opened is not None  # noqa: S101 - rebuild refuses anything else
+    return VerifierKey.parse(opened.ledger_key)
+
+
+def _check_policy(key: VerifierKey, rebuilt: Rebuilt, policy: Policy) -> None:
+    trusted = policy.log_keys(key.name)
+    if not trusted:
+        raise DirectoryError(f"the policy does not name the ledger {rebuilt.ledger.origin}")
+    if key.public not in {each.public for each in trusted}:
+        raise SignatureError(
+            f"the export's ledger was opened with the key {key}, which the policy does not trust"
+        )
+
+
+def check_export(source: Export, policy: Policy | None) -> None:
+    """Replay an export whole, in a scratch store that is gone at the end, and check it as an import does.
+
+    Raises as `import_export` does.
+    """
+    with (
+        TemporaryDirectory(prefix="daybook-") as folder,
+        closing(SqliteStore(Path(folder) / "scratch")) as store,
+    ):
+        rebuilt = rebuild(store, source, policies=[policy] if policy else [])
+        key = _unaltered(rebuilt)
+        if policy is not None:
+            _check_policy(key, rebuilt, policy)
 
 
 def _own_key(directory: LedgerDirectory) -> VerifierKey | None:

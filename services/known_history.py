@@ -7,17 +7,18 @@ has looked into that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import aiohttp
 
+from ledger.checkpoints import Checkpoint, open_checkpoint
 from ledger.errors import MalformedError, SignatureError, SplitViewError
 from ledger.ledger import LedgerView
 from ledger.notes import cosignature_time
 from ledger.witnessing import Policy, Witness
 from services.asking import held_checkpoint
-from services.published import Published
+from services.published import Published, SignedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class KnownHistory:
     """Judges what the witnesses of one policy say of one register.
 
     `declared` tells the time, POSIX seconds, at which the operator has declared that a witness of this vkey was
-    restored, None where he has not.
+    restored, None where he has not; `signed_size` how many entries of a register are under a checkpoint that
+    the ledger's own signer remembers: more than are published here while the store catches up.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class KnownHistory:
         declared: Callable[[str], int | None],
         register: str,
         policy: Policy,
+        signed_size: Callable[[str], Awaitable[int]],
     ) -> None:
+        self._signed_size = signed_size
         self._ledger = ledger
         self._published = published
         self._session = session
@@ -55,13 +59,47 @@ class KnownHistory:
     async def judge(self, witness: Witness, size: int) -> LostState | None:
         """Judge the size that a witness says it holds. Raises SplitViewError where the register is smaller.
 
-        None where there is nothing odd about it.
+        None where there is nothing odd about it: also for a larger one that is our own history.
         """
         latest = self._published.latest(self._register)
-        if size > latest.size:
+        if size > latest.size and not await self._is_ours(witness, size):
             raise await self.split_view(witness, f"holds {size} entries, where this ledger has {latest.size}")
         cosigned = self._cosigned_by(witness, size)
         return None if cosigned is None else LostState(size, cosigned)
+
+    async def _is_ours(self, witness: Witness, size: int) -> bool:
+        """Tell whether a size beyond the latest note is of our own history, as far as is known.
+
+        So it is where our signer has signed as much, which the store is to reach and to be compared with; or
+        where the store holds what the witness shows, signed by our key: notes and marks are of an older copy.
+        """
+        if size <= await self._signed_size(self._register):
+            return True
+        note = await held_checkpoint(self._session, witness, self._origin)
+        if note is None:
+            return False
+        try:
+            opened = open_checkpoint(note, self._origin, self._policy.log_keys(self._origin))
+        except (MalformedError, SignatureError):
+            return False
+        if opened.checkpoint.size < size or not self._has(opened.checkpoint):
+            return False
+        self._show(SignedCheckpoint(opened.checkpoint, opened.note.trimmed()))
+        return True
+
+    def _show(self, signed: SignedCheckpoint) -> None:
+        """Show what the ledger has signed and only the witness remembers: they are asked for that next."""
+        if self._published.latest(self._register).size < signed.size:
+            self._published.add({self._register: signed})
+            # Its note is kept with the cosignatures that it gets.
+            self._published.saved()
+            self._published.wake()
+
+    def _has(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether the store has reached a checkpoint, with the same root."""
+        if checkpoint.size > self._ledger.store.heads()[self._register].size:
+            return False
+        return self._ledger.reader(self._register).root(checkpoint.size) == checkpoint.root
 
     def _cosigned_by(self, witness: Witness, size: int) -> int | None:
         """Return the largest size beyond `size` that the witness is known to have cosigned.
@@ -93,9 +131,7 @@ class KnownHistory:
             checkpoint = self._policy.open(note, self._origin).checkpoint
         except (MalformedError, SignatureError):
             return False
-        if checkpoint.size > self._published.latest(self._register).size:
-            return True
-        return self._ledger.reader(self._register).root(checkpoint.size) != checkpoint.root
+        return not self._has(checkpoint)
 
     async def split_view(self, witness: Witness, what: str) -> SplitViewError:
         """Return the error that says `what` a witness knows, with both notes, if it shows one."""
@@ -106,7 +142,7 @@ class KnownHistory:
         return SplitViewError(
             f"{self._origin}: witness {witness.name} {what}. Nothing more is signed: was an older copy "
             "restored, or is another ledger running with this key? An older copy catches up with daybook "
-            "import",
+            "import, or from its event log",
             ours,
             theirs,
         )

@@ -139,6 +139,11 @@ class Published:
             sealing.latest.setdefault(register, found)
         return sealing.latest[register]
 
+    def known_seals(self) -> Mapping[str, SealedCheckpoint | None]:
+        """Return the latest sealed checkpoints as far as they were asked for under the policy in force."""
+        sealing = self._sealing_now()
+        return dict(sealing.latest) if sealing else {}
+
     def seal(self, register: str, sealed: SealedCheckpoint, policy: Policy) -> None:
         """Show a newly sealed, or freshly cosigned, checkpoint. Called in the event loop's thread.
 

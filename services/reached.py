@@ -1,4 +1,4 @@
-"""How far a submission has come, and the wait for its seal: from an accepted submission to its answer.
+"""How far a submission has come, and the wait for more: from an accepted submission to its answer.
 
 The wait is bounded by the caller's deadline, and pending is an answer: when time runs out, the state that was
 reached is returned (formats.md, section 19).
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from enum import IntEnum
+from typing import Final, TypeAlias
 
 from ledger.hashing import Hash
 from ledger.ledger import LedgerView
@@ -16,7 +17,7 @@ from ledger.receipt_file import NotBefore
 from ledger.sealing import SealedCheckpoint
 from services.published import Published
 from services.receipts import ReceiptBuilder
-from services.submissions import Accepted
+from services.submissions import Accepted, Durable, LostRace, Pending
 
 LONGEST_WAIT: Final = 30.0
 """Seconds of the longest wait for a seal of a call without a deadline."""
@@ -43,25 +44,61 @@ class Reached:
     not_before: NotBefore | None = None
 
 
-class Waiter:
-    """Waits for seals, and says what was reached. Only for the event loop's thread."""
+Answer: TypeAlias = Reached | Pending | LostRace
+"""What a submission has come to when it is answered."""
 
-    def __init__(self, ledger: LedgerView, published: Published, receipts: ReceiptBuilder) -> None:
+
+class State(IntEnum):
+    """What a caller may wait for (formats.md, section 19)."""
+
+    ACCEPTED = 1
+    SEQUENCED = 2
+    SEALED = 3
+
+
+class Waiter:
+    """Waits for what callers wait for, and says what was reached. Only for the event loop's thread.
+
+    With `apart` nothing is read from the store in the event loop: where the store is another process.
+    """
+
+    def __init__(
+        self, ledger: LedgerView, published: Published, receipts: ReceiptBuilder, *, apart: bool = False
+    ) -> None:
         self._ledger = ledger
         self._published = published
         self._receipts = receipts
+        self._apart = apart
 
-    async def sealed(self, accepted: Accepted, left: float | None) -> Reached:
-        """Wait until a submission is sealed, for at most most of `left` seconds; None for no deadline."""
+    async def reached(self, durable: Durable, wait_for: State, left: float | None) -> Answer:
+        """Wait until a submission has reached a state, for at most most of `left` seconds.
+
+        None is for no deadline. A submission that is sequenced already is answered as such, also where less was
+        asked for.
+        """
         seconds = LONGEST_WAIT if left is None else left - min(1.0, max(0.02, left * _MARGIN))
-        register, end = accepted.register, accepted.run.first + accepted.run.count
-        if self._published.policy is not None and seconds > 0:
+        outcome = durable
+        if wait_for is not State.ACCEPTED and seconds > 0:
             try:
                 async with asyncio.timeout(seconds):
-                    await self._published.until_sealed(register, end)
+                    if isinstance(outcome, Pending):
+                        outcome = await outcome.sequenced() or outcome
+                    if wait_for is State.SEALED:
+                        await self._sealed(outcome)
             except TimeoutError:
                 pass  # pending is an answer
-        return self.now(accepted)
+        if not isinstance(outcome, Accepted):
+            return outcome
+        return await asyncio.to_thread(self.now, outcome) if self._apart else self.now(outcome)
+
+    async def _sealed(self, outcome: Durable) -> None:
+        if self._published.policy is None or isinstance(outcome, Pending):
+            return
+        if self._apart:
+            # What is asked for once is known from then on.
+            await asyncio.to_thread(self._published.sealed, outcome.register)
+        end = outcome.run.first + outcome.run.count if isinstance(outcome, Accepted) else outcome.index + 1
+        await self._published.until_sealed(outcome.register, end)
 
     def now(self, accepted: Accepted) -> Reached:
         """Return what a submission has reached at this moment."""

@@ -15,7 +15,7 @@ from ledger.entries import Signature, Submission, open_submission
 from ledger.errors import RejectedError
 from ledger.ledger import LedgerView
 from ledger.store import Run
-from services.submissions import Accepted, Submissions
+from services.submissions import Accepted, Pending, Submissions
 
 _INLINE_BYTES: Final = 32 * 1024
 """Record bytes up to which a submission is checked in the event loop: a thread would cost more."""
@@ -30,7 +30,7 @@ class Registrar:
 
     async def register(
         self, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature], submitter: str
-    ) -> Accepted:
+    ) -> Accepted | Pending:
         """Register one submission, or answer again for one that is known.
 
         Raises RejectedError with nothing changed, for the first rule broken in the fixed order.
@@ -41,20 +41,27 @@ class Registrar:
             checked = await asyncio.to_thread(self._check, body, records, signatures)
         if isinstance(checked, Candidate):
             return await self._submissions.accept(checked, submitter)
-        submission, run = checked
+        submission, refused = checked
+        run = await asyncio.to_thread(self._known, submission, refused)
         return await self._submissions.recall(submission.register, submission.submission_id, run)
 
     def _check(
         self, body: bytes, records: Sequence[bytes], signatures: Sequence[Signature]
-    ) -> Candidate | tuple[Submission, Run]:
+    ) -> Candidate | tuple[Submission, RejectedError]:
         submission = open_submission(body, records, signatures, self._ledger.origin)
         try:
             return admit(submission)
-        except RejectedError:
-            # Its content is refused now; but a submission that is known gets the earlier answer, and what is
-            # wrong with its register or key comes before what is wrong with its content.
-            run = self._ledger.run_of(submission)
-            if run is not None:
-                return submission, run
-            self._ledger.judge_authority(submission)
-            raise
+        except RejectedError as error:
+            return submission, error
+
+    def _known(self, submission: Submission, refused: RejectedError) -> Run:
+        """Return where a submission stands whose content is refused now.
+
+        One that is known gets the earlier answer, and what is wrong with its register or key comes before what
+        is wrong with its content. Raises RejectedError.
+        """
+        run = self._ledger.run_of(submission)
+        if run is not None:
+            return run
+        self._ledger.judge_authority(submission)
+        raise refused

@@ -17,7 +17,6 @@ from structlog.contextvars import get_contextvars
 
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
 from ledger.ledger import LedgerView
-from ledger.store import Run
 from ledger.values import is_sha256
 from services import wire
 from services.lookup import find_entry, invalid
@@ -25,7 +24,7 @@ from services.peers import submitter
 from services.pipelining import pipelined
 from services.preparing import prepare
 from services.published import Published
-from services.reached import LONGEST_WAIT, Waiter
+from services.reached import LONGEST_WAIT, State, Waiter
 from services.receipts import ReceiptBuilder
 from services.registrar import Registrar
 from services.status import to_status
@@ -43,7 +42,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RegistrationServicer(rpc.RegistrationServiceServicer):
-    """Registers submissions and gives out what they were answered with. Streams end when `stopping` is set."""
+    """Registers submissions and gives out what they were answered with. Streams end when `stopping` is set.
+
+    With `apart` nothing is read from the store in the event loop: where the store is another process.
+    """
 
     def __init__(
         self,
@@ -52,13 +54,16 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         submissions: Submissions,
         receipts: ReceiptBuilder,
         stopping: asyncio.Event,
+        *,
+        apart: bool = False,
     ) -> None:
         self._ledger = ledger
         self._published = published
         self._submissions = submissions
         self._receipts = receipts
         self._registrar = Registrar(ledger, submissions)
-        self._waiter = Waiter(ledger, published, receipts)
+        self._waiter = Waiter(ledger, published, receipts, apart=apart)
+        self._apart = apart
         self._stopping = stopping
         self._preparer = ThreadPoolExecutor(1, "preparer")
 
@@ -86,10 +91,9 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         accepted = await self._registrar.register(
             signed.body, tuple(signed.records), wire.signatures(signed), by
         )
-        if request.wait_for in _SEALED:
-            remains = None if left is None else left - (time.monotonic() - began)
-            return wire.acknowledgement(await self._waiter.sealed(accepted, remains))
-        return wire.acknowledgement(self._waiter.now(accepted))
+        wait_for = State.SEALED if request.wait_for in _SEALED else State(request.wait_for)
+        remains = None if left is None else left - (time.monotonic() - began)
+        return wire.acknowledgement(await self._waiter.reached(accepted, wait_for, remains))
 
     async def RegisterStream(
         self, requests: AsyncIterator[pb.RegisterStreamRequest], context: Context
@@ -120,28 +124,25 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         self, request: pb.GetSubmissionRequest, context: Context
     ) -> pb.GetSubmissionResponse:
         """Answer again for a submission that is known."""
-        run = self._run_of(request)
-        accepted = await self._submissions.recall(request.register, request.submission_id, run)
-        reached = self._waiter.now(accepted)
-        return pb.GetSubmissionResponse(acknowledgement=wire.acknowledgement(reached))
-
-    def _run_of(self, request: pb.GetSubmissionRequest) -> Run:
         if not is_sha256(request.submission_id):
             violation = Violation(Reason.INVALID_FIELD, "must be 64 lowercase hex digits", "submission_id")
             raise RejectedError(Reason.INVALID_FIELD, "submission_id is malformed", violations=(violation,))
         self._published.latest(request.register)
-        key = bytes.fromhex(request.submission_id)
-        run = self._ledger.store.submissions(request.register, [key]).get(key)
-        if run is None or run.first + run.count > self._published.latest(request.register).size:
+        found = await self._submissions.find(request.register, request.submission_id)
+        if found is None:
             raise RejectedError(
                 Reason.SUBMISSION_UNKNOWN,
-                f"register {request.register!r} holds no submission {request.submission_id}",
+                f"register {request.register!r} holds no submission {request.submission_id}, or not yet",
                 detail={"register": request.register, "submission_id": request.submission_id},
             )
-        return run
+        reached = await self._waiter.reached(found, State.ACCEPTED, None)
+        return pb.GetSubmissionResponse(acknowledgement=wire.acknowledgement(reached))
 
     async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> pb.GetReceiptResponse:
         """Return the receipt of one entry."""
+        return await asyncio.to_thread(self._receipt, request) if self._apart else self._receipt(request)
+
+    def _receipt(self, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
         size = self._published.latest(request.register).size
         index = find_entry(self._ledger.store, request, size)
         built = self._receipts.receipt(request.register, index)

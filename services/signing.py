@@ -81,6 +81,10 @@ class HighWaterMarks:
         mark = self._marks.get(origin)
         return mark.checkpoint if mark else None
 
+    def origins(self) -> list[str]:
+        """Return every origin that was ever signed for."""
+        return list(self._marks)
+
     def reserve(self, origins: Iterable[str]) -> None:
         """Make room for origins that are to be signed for, before anything is committed that must be signed.
 

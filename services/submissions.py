@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, TypeVarTuple
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -70,10 +70,50 @@ class Accepted:
     known: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A submission that is durable, and not sequenced as far as is known.
+
+    `acceptance` is provisional: the entries carry that of the first message of this submission. `known` tells
+    that the same submission was on its way already; `no_witness` that nothing can be sealed. `sequenced`
+    waits, without end, for what comes of it; None where this server gives up waiting.
+    """
+
+    register: str
+    submission_id: str
+    acceptance: Acceptance
+    note: bytes
+    known: bool
+    no_witness: bool
+    sequenced: Callable[[], Awaitable[Accepted | LostRace | None]] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LostRace:
+    """A submission that was accepted and then refused: the entry at `index` says so.
+
+    A signed checkpoint covers it. `position` is that of the record refused; `existing` the index and the
+    digest, 32 bytes, of the entry that it met. Both None where no one record is at fault.
+    """
+
+    register: str
+    submission_id: str
+    acceptance: Acceptance
+    note: bytes
+    index: int
+    reason: str
+    position: int | None
+    existing: tuple[int, bytes] | None
+
+
+Durable: TypeAlias = Accepted | Pending | LostRace
+"""Whatever a submission that is durable may have come to."""
+
+
 class Submissions(Protocol):
     """The seam. A submission that `accept` returns for is durable, whatever happens afterwards."""
 
-    async def accept(self, candidate: Candidate, submitter: str) -> Accepted:
+    async def accept(self, candidate: Candidate, submitter: str) -> Accepted | Pending:
         """Make a submission durable, in order, once.
 
         Raises RejectedError with nothing changed: a rule that it breaks, OVERLOADED, DRAINING,
@@ -81,8 +121,15 @@ class Submissions(Protocol):
         """
         ...
 
-    async def recall(self, register: str, submission_id: str, run: Run) -> Accepted:
+    async def recall(self, register: str, submission_id: str, run: Run) -> Accepted | Pending:
         """Answer again for a submission that is known to stand at `run`."""
+        ...
+
+    async def find(self, register: str, submission_id: str) -> Accepted | LostRace | None:
+        """Answer again for a submission, if a published checkpoint covers what became of it.
+
+        The register is one that is published.
+        """
         ...
 
 
@@ -237,6 +284,14 @@ class Sequencer:
         self._arrived.set()
         # A caller that goes away does not take its submission back: it may have been committed already.
         return await asyncio.shield(waiting.answer)
+
+    async def find(self, register: str, submission_id: str) -> Accepted | None:
+        """Answer again for a submission, if a published checkpoint covers it."""
+        key = bytes.fromhex(submission_id)
+        run = self._ledger.store.submissions(register, [key]).get(key)
+        if run is None or not self._is_shown(register, run):
+            return None
+        return await self.recall(register, submission_id, run)
 
     async def recall(self, register: str, submission_id: str, run: Run) -> Accepted:
         """Answer again for a submission that is known to stand at `run`."""

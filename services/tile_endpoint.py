@@ -11,8 +11,8 @@ import asyncio
 import gzip
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -33,9 +33,9 @@ from ledger.errors import LedgerError, MalformedError, RejectedError
 from ledger.ledger import LedgerView
 from ledger.tiles import Bundle, Tile, implied_width, parse_path
 from ledger.values import is_register
+from services.counting import Summary, nothing_counted
 from services.directory import Listed, directory
 from services.published import Published, SignedCheckpoint
-from services.sealing_state import SealingState
 from services.status import http_status, reason_of
 
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
@@ -49,20 +49,44 @@ _OCTETS: Final = "application/octet-stream"
 _CODING: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
 
 
-class Readiness:
-    """Whether this server should be sent calls. Starting, then ready, then draining; never back."""
+_Asked = TypeVarTuple("_Asked")
+_Result = TypeVar("_Result")
 
-    def __init__(self) -> None:
-        self.reason: str | None = "starting"
+
+class Readiness:
+    """Whether this server should be sent calls. Starting, then ready, then draining; never back.
+
+    `trouble` tells what keeps a server that is ready from being asked for now, None where nothing does.
+    """
+
+    def __init__(self, trouble: Callable[[], str | None] = lambda: None) -> None:
+        self._stage: str | None = "starting"
+        self._trouble = trouble
+
+    @property
+    def reason(self) -> str | None:
         """Why not; None while ready."""
+        return self._trouble() if self._stage is None else self._stage
 
     def ready(self) -> None:
         """Say that the server answers."""
-        self.reason = None
+        self._stage = None
 
     def draining(self) -> None:
         """Say that the server is stopping."""
-        self.reason = "draining"
+        self._stage = "draining"
+
+
+class Sealing(Protocol):
+    """Tells how sealing stands."""
+
+    def unconfirmed(self) -> list[str]:
+        """Return the registers that may not grow yet, since no quorum has confirmed their stored heads."""
+        ...
+
+    def told(self) -> dict[str, Any] | str:
+        """Return it for /readyz: whether the quorum is met for every register, and who takes part."""
+        ...
 
 
 def build_app(
@@ -70,11 +94,18 @@ def build_app(
     published: Published,
     registry: CollectorRegistry,
     readiness: Readiness,
-    sealing: SealingState,
+    sealing: Sealing,
     clock: Callable[[], float] = time.time,
+    *,
+    apart: bool = False,
+    counted: Callable[[], Mapping[str, Summary]] = nothing_counted,
 ) -> Starlette:
-    """Return the HTTP application. `registry` is what /metrics shows; `clock` gives POSIX seconds."""
-    endpoint = _Endpoint(ledger, published, registry, readiness, sealing)
+    """Return the HTTP application. `registry` is what /metrics shows; `clock` gives POSIX seconds.
+
+    With `apart` nothing is read from the store in the event loop: where the store is another process. `counted`
+    tells what a projector has counted of registers.
+    """
+    endpoint = _Endpoint(ledger, published, registry, readiness, sealing, apart, counted)
     registry.register(_Registers(ledger, published, clock))
     app = Starlette(
         routes=[
@@ -98,20 +129,27 @@ class _Endpoint:
         published: Published,
         registry: CollectorRegistry,
         readiness: Readiness,
-        sealing: SealingState,
+        sealing: Sealing,
+        apart: bool,
+        counted: Callable[[], Mapping[str, Summary]],
     ) -> None:
         self._ledger = ledger
         self._published = published
         self._registry = registry
         self._readiness = readiness
         self._sealing = sealing
+        self._apart = apart
+        self._counted = counted
+
+    async def _read(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
+        return await asyncio.to_thread(work, *asked) if self._apart else work(*asked)
 
     async def log(self, request: Request) -> Response:
         """Answer for `/logs/<register>/checkpoint` and `/logs/<register>/tile/...`."""
         register, resource = _split(request)
         checkpoint = self._published.latest(register)
         if resource == "checkpoint":
-            return self._checkpoint(register, checkpoint)
+            return await self._read(self._checkpoint, register, checkpoint)
         try:
             tile = parse_path(resource)
         except MalformedError as error:
@@ -120,7 +158,7 @@ class _Endpoint:
         if tile.width > implied_width(level, tile.index, checkpoint.size):
             raise HTTPException(404)
         if isinstance(tile, Tile):
-            return _immutable(self._ledger.reader(register).tile(tile))
+            return _immutable(await self._read(self._ledger.reader(register).tile, tile))
         # Up to 16 MiB to read, and perhaps to compress: not in the event loop.
         send = self._compressed if _takes_gzip(request) else self._bundle
         return await asyncio.to_thread(send, register, tile)
@@ -148,7 +186,7 @@ class _Endpoint:
 
     async def registers(self, _request: Request) -> Response:
         """Answer for `/registers.json`: the operator's word (formats.md, section 17)."""
-        found = directory(self._ledger, self._published)
+        found = await self._read(lambda: directory(self._ledger, self._published, self._counted()))
         content: dict[str, Any] = {
             "origin": self._ledger.origin,
             "governing_size": found.governing_size,
@@ -167,7 +205,7 @@ class _Endpoint:
         reason = self._readiness.reason
         if reason is None and self._sealing.unconfirmed():
             reason = "a quorum of witnesses has not confirmed every stored head yet: those registers only read"
-        content = {"ready": reason is None, "witnesses": self._sealing.told()}
+        content = {"ready": reason is None, "witnesses": await self._read(self._sealing.told)}
         if reason is not None:
             content["reason"] = reason
         return JSONResponse(content, 200 if reason is None else 503, headers={"Cache-Control": NO_STORE})
@@ -179,8 +217,8 @@ class _Endpoint:
         return Response(data, headers={"Content-Type": content_type, "Cache-Control": NO_STORE})
 
 
-def _listed(one: Listed) -> dict[str, str | int]:
-    members: dict[str, str | int | None] = {
+def _listed(one: Listed) -> dict[str, Any]:
+    members: dict[str, Any] = {
         "name": one.name,
         "title": one.title,
         "origin": one.origin,
@@ -189,6 +227,7 @@ def _listed(one: Listed) -> dict[str, str | int]:
         "sealed_size": one.sealed_size,
         "opened_index": one.opened,
         "closed_index": one.closed,
+        "counted": one.counted.told() if one.counted is not None else None,
     }
     return {name: value for name, value in members.items() if value is not None}
 

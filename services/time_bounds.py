@@ -33,6 +33,7 @@ class Timelines:
         self._reader: SealedReader | None = None
         self._loaded: OrderedDict[str, Timeline] = OrderedDict()
         self._loading: dict[str, list[Cosignature]] = {}
+        self._stale: set[str] = set()
         self._lock = asyncio.Lock()
 
     def kept(self, register: str, size: int, lines: Iterable[SignatureLine]) -> None:
@@ -45,6 +46,12 @@ class Timelines:
             self._loading[register] += cosignatures
         elif register in self._loaded:
             _add(self._loaded[register], cosignatures)
+
+    def forget(self, register: str) -> None:
+        """Read a register's timeline anew when it is next asked for: another process has kept cosignatures."""
+        self._loaded.pop(register, None)
+        if register in self._loading:
+            self._stale.add(register)
 
     async def of(self, register: str) -> tuple[Timeline, SealedReader] | None:
         """Return a register's timeline under the policy in force, and what has read it; None without witnesses.
@@ -65,6 +72,10 @@ class Timelines:
                 finally:
                     meanwhile = self._loading.pop(register)
                 _add(timeline, meanwhile)
+                if register in self._stale:
+                    # What was kept while it was read may be missing: it is good for this answer only.
+                    self._stale.discard(register)
+                    return timeline, reader
                 self._loaded[register] = timeline
             self._loaded.move_to_end(register)
             while len(self._loaded) > KEPT:
@@ -101,19 +112,29 @@ class ProvedBounds:
 
 
 class BoundsProver:
-    """Says when an entry came in, and proves it."""
+    """Says when an entry came in, and proves it.
 
-    def __init__(self, ledger: LedgerView, published: Published, timelines: Timelines) -> None:
+    With `apart` nothing is read from the store in the event loop; timelines are then only ever read anew.
+    """
+
+    def __init__(
+        self, ledger: LedgerView, published: Published, timelines: Timelines, *, apart: bool = False
+    ) -> None:
         self._ledger = ledger
         self._published = published
         self._timelines = timelines
+        self._apart = apart
 
     async def prove(self, register: str, index: int) -> ProvedBounds | None:
         """Return the bounds of entry `index`, which a published checkpoint covers; None without witnesses."""
         found = await self._timelines.of(register)
         if found is None:
             return None
-        timeline, reader = found
+        if self._apart:
+            return await asyncio.to_thread(self._proved, register, index, *found)
+        return self._proved(register, index, *found)
+
+    def _proved(self, register: str, index: int, timeline: Timeline, reader: SealedReader) -> ProvedBounds:
         after = timeline.after(index)
         # The latest sealed one, where it covers the entry and all that is to be proved: a single witness may
         # have cosigned more.

@@ -17,7 +17,8 @@ from ledger.entries import Acceptance, Signature
 from ledger.errors import Reason, RejectedError, Violation
 from ledger.hashing import Hash
 from ledger.store import Run
-from services.reached import Reached
+from services.reached import Answer, Reached
+from services.submissions import LostRace, Pending
 
 _FIRST_VERSION: Final = 1
 
@@ -27,8 +28,42 @@ def signatures(message: submission_pb2.SignedSubmission) -> list[Signature]:
     return [Signature(signature.key, signature.signature) for signature in message.signatures]
 
 
-def acknowledgement(reached: Reached) -> submission_pb2.Acknowledgement:
-    """Return the answer for a submission under a checkpoint."""
+def acknowledgement(answer: Answer) -> submission_pb2.Acknowledgement:
+    """Return the answer for a submission, whatever it has reached."""
+    match answer:
+        case Reached():
+            return _sequenced(answer)
+        case Pending():
+            return submission_pb2.Acknowledgement(
+                submission_id=answer.submission_id,
+                state=submission_pb2.STATE_ACCEPTED,
+                note=answer.note,
+                envelope=envelope(answer.acceptance),
+                already_registered=answer.known,
+                no_witness=answer.no_witness,
+            )
+        case LostRace():
+            return submission_pb2.Acknowledgement(
+                submission_id=answer.submission_id,
+                state=submission_pb2.STATE_REJECTED,
+                note=answer.note,
+                envelope=envelope(answer.acceptance),
+                rejection=_rejection(answer),
+            )
+
+
+def _rejection(lost: LostRace) -> submission_pb2.Rejection:
+    existing_index, existing_sha256 = lost.existing or (0, b"")
+    return submission_pb2.Rejection(
+        reason=lost.reason,
+        index=lost.index,
+        position=lost.position or 0,
+        existing_index=existing_index,
+        existing_sha256=existing_sha256,
+    )
+
+
+def _sequenced(reached: Reached) -> submission_pb2.Acknowledgement:
     accepted, not_before = reached.accepted, reached.not_before
     return submission_pb2.Acknowledgement(
         submission_id=accepted.submission_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,12 @@ from typing import Final
 from ledger.add_checkpoint import AddCheckpoint
 from ledger.checkpoints import Checkpoint
 from ledger.governing import GOVERNING
-from ledger.ledger import Ledger
+from ledger.ledger import LedgerView
 from ledger.notes import split_note
 from ledger.witnessing import Policy
 from services.asking import Unavailable, ask, new_session
-from services.cosigning import Cosigner, unsealed
-from services.following import Observer
+from services.cosigning import Cosigner, nothing_more, unsealed
+from services.following import Growing, Observer
 from services.published import Published
 from services.settings import WitnessSettings
 from services.submissions import Sequencer
@@ -36,14 +36,15 @@ class WitnessesAwayError(ConnectionError):
 
 @asynccontextmanager
 async def cosigning(
-    ledger: Ledger,
+    ledger: LedgerView,
     published: Published,
-    sequencer: Sequencer,
+    growing: Growing,
     settings: WitnessSettings,
     observer: Observer,
     clock: Callable[[], float],
     declared: Callable[[str], int | None],
     history: Callable[[], Sequence[Asked]],
+    signed_size: Callable[[str], Awaitable[int]] = nothing_more,
 ) -> AsyncIterator[Cosigner]:
     """Yield a cosigner with its connections; its `run` is the caller's to start.
 
@@ -54,13 +55,14 @@ async def cosigning(
         yield Cosigner(
             ledger,
             published,
-            sequencer,
+            growing,
             session,
             settings.witness_refresh_seconds,
             observer,
             clock,
             declared,
             history,
+            signed_size,
         )
 
 

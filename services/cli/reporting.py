@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ledger.errors import (
+    ConflictError,
     LedgerError,
     MalformedError,
     ProofError,
@@ -212,6 +213,8 @@ def _failure(error: Exception) -> CommandError | None:
             return IntegrityError(str(error), reason_of(error))
         case StoreError():
             return UnreachableError(str(error), "STORE_FAILED")
+        case ConflictError():
+            return UnreachableError(f"{error}. Start again", "ANOTHER_WRITER")
         case LedgerError():
             return UsageError(str(error), "NOT_USABLE")
         case _:

@@ -13,7 +13,7 @@ import typer
 import uvloop
 
 from services.cli.logs import configure_logs
-from services.cli.reporting import JsonOption, expected_failures
+from services.cli.reporting import JsonOption, UsageError, expected_failures
 from services.distributed.settings import distributed_settings
 
 
@@ -42,6 +42,9 @@ def run(
     grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; port 0 takes any.")] = None,
     http: Annotated[str | None, typer.Option(help="HOST:PORT for HTTP; port 0 takes any.")] = None,
     ops: Annotated[str | None, typer.Option(help="HOST:PORT for /healthz, /readyz and /metrics.")] = None,
+    from_zero: Annotated[
+        bool, typer.Option("--from-zero", help="Of the projector: forget what is counted, and count anew.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run one service of the distributed mode, until SIGTERM or Ctrl-C.
@@ -54,6 +57,8 @@ def run(
         DAYBOOK_CONFIG=daybook.toml daybook run sequencer
     """
     with expected_failures(as_json=as_json):
+        if from_zero and service is not Service.PROJECTOR:
+            raise UsageError("--from-zero is for the projector: nothing else can be counted anew")
         settings = distributed_settings(grpc=grpc, http=http, ops=ops)
         configure_logs()
         module = importlib.import_module(_MODULES[service])
@@ -66,4 +71,5 @@ def run(
                 typer.echo("daybook ready " + " ".join(f"{name}={value}" for name, value in told.items()))
             sys.stdout.flush()
 
-        uvloop.run(module.run(settings, ready))
+        more = {"from_zero": True} if from_zero else {}
+        uvloop.run(module.run(settings, ready, **more))

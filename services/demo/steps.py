@@ -100,15 +100,30 @@ def verify_all(folder: Path, receipts: Sequence[Path]) -> None:
 
 
 @contextmanager
-def serving(*arguments: str, settings: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
-    """Run a server with DAYBOOK_ `settings`, yield what it says when it is ready, and stop it."""
+def serving(
+    *arguments: str, settings: Mapping[str, str] | None = None, log: Path | None = None
+) -> Iterator[Mapping[str, str]]:
+    """Run a server with DAYBOOK_ `settings`, yield what it says when it is ready, and stop it.
+
+    What it logs goes to the file `log`, or is shown.
+    """
     environment = {**os.environ, "DAYBOOK_ANCHOR_SECONDS": str(ANCHOR_SECONDS), **(settings or {})}
     wanted = command(*arguments)
-    with subprocess.Popen(wanted, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603
+    with (
+        ExitStack() as files,
+        subprocess.Popen(  # noqa: S603 - the project's own command
+            wanted,
+            stdout=subprocess.PIPE,
+            stderr=files.enter_context(log.open("w")) if log else None,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         assert process.stdout is not None  # noqa: S101 - it was asked for
         line = process.stdout.readline()
         if not line:
-            raise DemoError(f"daybook {arguments[0]} ended with status {process.wait()}")
+            said = log.read_text(encoding="utf-8") if log else ""
+            raise DemoError(f"daybook {arguments[0]} ended with status {process.wait()}: {said}")
         try:
             yield json.loads(line)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any, Final
 
@@ -41,6 +42,17 @@ def producer(settings: DistributedSettings) -> AIOKafkaProducer:
         max_request_size=MAX_MESSAGE,
         compression_type="lz4",
     )
+
+
+async def stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer.
+
+    Where the brokers are away aiokafka lets the cancellation of its own fetches out, as if it were ours.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping})
+    if not stopping.cancelled():
+        stopping.result()
 
 
 def reader(settings: DistributedSettings) -> AIOKafkaConsumer:

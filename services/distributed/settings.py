@@ -217,6 +217,16 @@ class _FileSource(PydanticBaseSettingsSource):
             raise SettingsError(f"{CONFIG} names {named}, which cannot be used: {error}") from error
 
 
+def sources() -> dict[str, str]:
+    """Return where each setting comes from: `environment`, `file` or `default`. Raises SettingsError."""
+    given = {name.upper() for name in os.environ}
+    file = _FileSource(DistributedSettings)()
+    return {
+        name: "environment" if f"DAYBOOK_{name.upper()}" in given else "file" if name in file else "default"
+        for name in sorted(DistributedSettings.model_fields)
+    }
+
+
 def read_secret(path: Path, what: str) -> str:
     """Return the one line of a file. Raises SettingsError, which shows nothing of it."""
     try:
@@ -241,4 +251,6 @@ def _fault(fault: Mapping[str, Any]) -> str:
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
         return f"{place} is not set: give DAYBOOK_{place.upper()}, or put it into the file that {CONFIG} names"
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: no setting has this name"
     return f"{place}: {text}" if place else text

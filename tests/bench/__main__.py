@@ -21,13 +21,13 @@ import grpc
 import uvloop
 
 from ledger.stores.sqlite import PAGE_SIZE
-from tests.bench import at_a_million, registering, sealing, witnessing
+from tests.bench import at_a_million, distributed, registering, sealing, witnessing
 from tests.bench.measure import Measure
 
 
 def main() -> None:
     """Run the measures that are asked for."""
-    asked = set("".join(sys.argv[1:])) or set("abcdefgh")
+    asked = set("".join(sys.argv[1:])) or set("abcdefghijkl")
     found: list[Measure] = []
     if asked & set("abc"):
         found += uvloop.run(registering.run(asked))
@@ -37,6 +37,8 @@ def main() -> None:
         found += uvloop.run(sealing.run())
     if "h" in asked:
         found += uvloop.run(witnessing.run())
+    if asked & set("ijkl"):
+        found += uvloop.run(distributed.run(asked))
     machine = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),

@@ -39,6 +39,7 @@ WALKED: Final = (
     "docs/witnessing.md",
     "docs/sealing.md",
     "docs/monitoring.md",
+    "docs/distributed.md",
 )
 """The pages whose commands are run. docs/integrating.md has a test of its own."""
 

@@ -18,7 +18,7 @@ from ledger.ledger import Appended, Known, Ledger, Quarantined, Rejected, Turn, 
 from ledger.notes import VerifierKey
 from ledger.own_records import checkpoint_anchored, submission_rejected
 from ledger.proofs import verify_range
-from ledger.store import StoredNote
+from ledger.store import Run, StoredNote
 from ledger.stores.memory import MemoryStore
 from tests.support import records
 from tests.support.ledger_story import ACCESS, SECOND, SECOND_KEY, tell
@@ -382,10 +382,10 @@ def test_what_the_ledger_wrote_is_appended_once(held: LedgerUnderTest) -> None:
     assert held.ledger.fold.signed_size == 3
 
 
-def rejection(register: str) -> bytes:
+def rejection(register: str, digit: str = "0", index: int = 0) -> bytes:
     return submission_rejected(
-        register=register, register_origin=f"{ORIGIN}/{register}", submission_id="0" * 64, count=1,
-        reason="STALE_VIEW", index=0, rejected=None, existing=None,
+        register=register, register_origin=f"{ORIGIN}/{register}", submission_id=digit * 64, count=1,
+        reason="STALE_VIEW", index=index, rejected=None, existing=None,
     )  # fmt: skip
 
 
@@ -415,6 +415,19 @@ def test_what_the_ledger_may_not_have_written_is_quarantined(held: LedgerUnderTe
         assert isinstance(outcome, Quarantined), message
     assert turn.replay(own(REGISTER, rejection(REGISTER), size + 2)) == Waiting(size + 2)
     assert isinstance(turn.replay(own(REGISTER, rejection(REGISTER), size)), Appended)
+
+
+def test_a_rejection_from_outside_stands_only_where_it_says_that_it_stands(held: LedgerUnderTest) -> None:
+    """False if anybody who writes to the event log could reject submissions by a record of another place."""
+    size = held.ledger.fold.size
+    first = rejection(REGISTER)
+    turn = held.ledger.turn()
+    for record in (rejection(SECOND), rejection(REGISTER, index=1), first.replace(b'"count":1', b'"count":0')):
+        assert isinstance(turn.replay(own(REGISTER, record, size)), Quarantined)
+    assert turn.replay(own(REGISTER, first, size)) == Appended(own(REGISTER, first, size), Run(0, 1))
+    assert turn.replay(own(REGISTER, first, size)) == Known(Run(0, 1))
+    assert isinstance(turn.replay(own(REGISTER, rejection(REGISTER, "1"), size)), Quarantined)
+    assert isinstance(turn.replay(own(REGISTER, rejection(REGISTER, "1", index=1), size)), Appended)
 
 
 def test_a_governing_message_that_registration_cannot_have_made_is_quarantined(held: LedgerUnderTest) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import subprocess
+import sys
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -573,6 +575,33 @@ def test_digest_and_uuid8_are_those_of_the_specification() -> None:
     )
     anchored = json.loads(RECORDS["checkpoint.anchored"])
     assert uuid8(anchored["checkpoint"].encode()) == anchored["record_id"]
+
+
+_IN_THREADS: Final = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from ledger.records import KNOWN_TYPES
+import msgspec
+together = threading.Barrier(4)
+def convert():
+    together.wait()
+    for each in KNOWN_TYPES.values():
+        try:
+            msgspec.convert({}, each)
+        except msgspec.ValidationError:
+            pass
+threads = [threading.Thread(target=convert) for _ in range(4)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+def test_the_first_records_of_a_process_may_be_parsed_in_several_threads() -> None:
+    """Half of such processes crashed."""
+    for _ in range(8):
+        assert subprocess.run([sys.executable, "-c", _IN_THREADS], check=False).returncode == 0
 
 
 def test_records_are_frozen() -> None:

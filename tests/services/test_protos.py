@@ -53,6 +53,7 @@ CALLS = {
         ExportEvidence*""",
     "daybook.governance.v1.GovernanceService": """OpenRegister CloseRegister AuthoriseKey RevokeKey
         PublishPolicy""",
+    "daybook.signer.v1.SignerService": "GetMarks Sign Confirm Remember",
 }
 
 

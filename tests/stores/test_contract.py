@@ -1,6 +1,6 @@
 """The contract of ledger/store.py, over every store: what is true of one is true of all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -28,9 +28,14 @@ from ledger.store import (
     StoredTile,
 )
 from ledger.stores.memory import MemoryStore
+from ledger.stores.postgres import PostgresStore
 from ledger.stores.sqlite import SqliteStore
 from ledger.tiles import TILE_WIDTH, implied, implied_width
 from tests.support.batches import batch, entry, head_at, name_of, note_of
+from tests.support.brokers import fresh_database, postgres
+from tests.support.postgres_schemas import migrated_schema
+
+__all__ = ["fresh_database", "postgres"]
 
 NewStore = Callable[[], Store]
 REGISTER = "department/office"
@@ -38,15 +43,20 @@ OTHER = "department/other-office"
 BORDERS = (1, 63, 64, 65, 128, 255, 256, 257)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
     """Make empty stores of one kind, and close them in the end."""
     made: list[Store] = []
+    make: Mapping[str, NewStore] = {
+        "memory": MemoryStore,
+        "sqlite": lambda: SqliteStore(tmp_path / uuid4().hex),
+        "postgres": lambda: PostgresStore(migrated_schema(database)),
+    }
+    database = request.getfixturevalue("fresh_database") if request.param == "postgres" else ""
 
     def new() -> Store:
-        store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / uuid4().hex)
-        made.append(store)
-        return store
+        made.append(make[request.param]())
+        return made[-1]
 
     yield new
     for store in made:

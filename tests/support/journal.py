@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from ledger.anchors import anchored_by
 from ledger.entries import parse_entry, verify_entry
 from ledger.governing import GOVERNING
+from ledger.governing_types import SubmissionRejected
 from ledger.hashing import leaf_hash
 from ledger.receipts import verify_receipt
+from ledger.records import parse_record
 from ledger.rules import read_header
 from ledger.store import Run
 from ledger.stores.sqlite import SqliteStore
 from ledger.tree import EMPTY, Extension, extend
 from ledger.witnessing import Policy
-from services.client.answers import Registered
+from services.client.answers import Registered, Rejected
 from services.client.signing import SignedSubmission
 from tests.support.ledger_dir import LedgerOnDisk
 
@@ -28,11 +30,12 @@ from tests.support.ledger_dir import LedgerOnDisk
 class Journal:
     """What was sent, what was answered, and every checkpoint note that anyone has seen.
 
-    `sent` and `refused` are by submission_id; `notes` are by register.
+    `sent` and `refused` are by submission_id; `notes` are by register. `lost` are races lost after acceptance.
     """
 
     sent: dict[str, SignedSubmission] = field(default_factory=dict)
     answers: list[Registered] = field(default_factory=list)
+    lost: list[Rejected] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     notes: dict[str, set[bytes]] = field(default_factory=dict)
 
@@ -46,6 +49,10 @@ class Journal:
         self.answers.append(answer)
         self.saw(answer.submission.register, answer.checkpoint_note)
 
+    def was_rejected(self, answer: Rejected) -> None:
+        """Write down a provable rejection that the client has verified."""
+        self.lost.append(answer)
+
     def was_refused(self, submission: SignedSubmission) -> None:
         """Write down that a submission was refused for good: no answer to it may ever have been given."""
         self.refused.add(submission.submission_id)
@@ -57,11 +64,15 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the store holds of one register: entries, their tree, and where each submission stands."""
+    """What the store holds of one register: entries, their tree, and where each submission stands.
+
+    `rejected` has, by index, the submission that each rejection is of.
+    """
 
     entries: Sequence[bytes]
     tree: Extension
     runs: Mapping[str, Run]
+    rejected: Mapping[int, str]
 
 
 def compare(journal: Journal, ledger: LedgerOnDisk) -> dict[str, Held]:
@@ -73,6 +84,11 @@ def compare(journal: Journal, ledger: LedgerOnDisk) -> dict[str, Held]:
     held = dict(_read(ledger))
     for answer in journal.answers:
         _compare_answer(answer, held[answer.submission.register], ledger.policy)
+    for lost in journal.lost:
+        rejected = held[lost.submission.register].rejected
+        assert rejected.get(lost.index) == lost.submission.submission_id, (
+            f"rejected, and no entry says so: {lost}"
+        )
     for register, one in held.items():
         _compare_notes(journal.notes.get(register, set()), register, one, ledger)
         for submission_id, run in one.runs.items():
@@ -82,6 +98,8 @@ def compare(journal: Journal, ledger: LedgerOnDisk) -> dict[str, Held]:
                 assert register == GOVERNING, f"{register}: nobody sent {submission_id}"
             else:
                 assert run.count == len(sent.records), f"{register}: {submission_id} is not whole"
+        for index, submission_id in one.rejected.items():
+            assert submission_id in journal.sent, f"{register}: entry {index} rejects what nobody sent"
     return held
 
 
@@ -94,7 +112,8 @@ def _read(ledger: LedgerOnDisk) -> Iterator[tuple[str, Held]]:
             assert len(entries) == head.size
             tree = extend(EMPTY, [leaf_hash(entry) for entry in entries])
             assert tree.after.root() == head.root
-            yield register, Held(entries, tree, _runs(entries, f"{ledger_origin}/{register}"))
+            runs, rejected = _runs(entries, f"{ledger_origin}/{register}")
+            yield register, Held(entries, tree, runs, rejected)
             for note in store.notes(register, 0, head.size + 1):
                 opened = ledger.policy.open(note.note, f"{ledger_origin}/{register}")
                 assert opened.checkpoint.root == tree.frontier(note.size).root()
@@ -102,15 +121,23 @@ def _read(ledger: LedgerOnDisk) -> Iterator[tuple[str, Held]]:
         store.close()
 
 
-def _runs(entries: Sequence[bytes], origin: str) -> dict[str, Run]:
-    """Return where each submission stands: whole, in one run, once; and no record version twice."""
+def _runs(entries: Sequence[bytes], origin: str) -> tuple[dict[str, Run], dict[int, str]]:
+    """Return where each submission stands: whole, in one run, once; and no record version twice.
+
+    With it, the submission that each rejection is of, by index.
+    """
     runs: dict[str, Run] = {}
+    rejected: dict[int, str] = {}
     versions: set[tuple[str, int]] = set()
     index = 0
     while index < len(entries):
         first = parse_entry(entries[index])
         if first.membership is None:
-            assert anchored_by(index, first) is not None, f"{origin}: entry {index} is of nobody"
+            record = parse_record(first.record)
+            if isinstance(record, SubmissionRejected):
+                rejected[index] = record.submission_id
+            else:
+                assert anchored_by(index, first) is not None, f"{origin}: entry {index} is of nobody"
             index += 1
             continue
         count = first.membership.count
@@ -127,7 +154,7 @@ def _runs(entries: Sequence[bytes], origin: str) -> dict[str, Run]:
             versions.add(version)
         runs[submission_id] = Run(index, count)
         index += count
-    return runs
+    return runs, rejected
 
 
 def _compare_answer(answer: Registered, held: Held, policy: Policy) -> None:

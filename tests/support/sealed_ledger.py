@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from services.signing import HighWaterMarks
 from services.witness.directory import WitnessDirectory
 from services.witness.state import State
 from tests.support.ledger_dir import LedgerOnDisk, make_ledger
-from tests.support.ledgers import ORIGIN
+from tests.support.ledgers import ORIGIN, REGISTER
 from tests.support.witness_process import MadeWitness, RunningWitness, make_witness, witnessing
 from tests.support.witnessed import policy_text, publishing
 
@@ -96,9 +96,9 @@ class SealedLedger:
 
 
 @contextmanager
-def sealed_ledger(root: Path) -> Iterator[SealedLedger]:
-    """Make a ledger with one register below `root`, and two witnesses that cosign it."""
-    ledger = make_ledger(root / "ledger")
+def sealed_ledger(root: Path, registers: Sequence[str] = (REGISTER,)) -> Iterator[SealedLedger]:
+    """Make a ledger below `root`, of these registers, and two witnesses that cosign it."""
+    ledger = make_ledger(root / "ledger", registers)
     vkey = str(read_public_key(public_path(ledger.directory.log_key)))
     made = {name: make_witness(root / f"witness-{name}", f"{name}.example/w") for name in NAMES}
     it = SealedLedger(root, ledger, made)

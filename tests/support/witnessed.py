@@ -122,7 +122,11 @@ class Witnessed:
     async def send(self, submission: SignedSubmission) -> Accepted:
         """Register a submission, and return once it is under a signed checkpoint."""
         registrar = Registrar(self.opened.ledger, self.opened.sequencer)
-        return await registrar.register(submission.body, submission.records, submission.signatures, ANONYMOUS)
+        accepted = await registrar.register(
+            submission.body, submission.records, submission.signatures, ANONYMOUS
+        )
+        assert isinstance(accepted, Accepted)
+        return accepted
 
     async def add(self, number: int = 1, register: str = REGISTER) -> Accepted:
         """Register so many decisions in one submission."""

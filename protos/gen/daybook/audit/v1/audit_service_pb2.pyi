@@ -145,6 +145,7 @@ class RegisterSummary(_message.Message):
     SEALED_SIZE_FIELD_NUMBER: _builtins.int
     OPENED_INDEX_FIELD_NUMBER: _builtins.int
     CLOSED_INDEX_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`<department slug>/<office slug>`, or `governing`, or `access`."""
     title: _builtins.str
@@ -163,6 +164,10 @@ class RegisterSummary(_message.Message):
     """Index of its `register.opened/1` entry in the governing register; unset for `governing`."""
     closed_index: _builtins.int
     """Index of its `register.closed/1` entry in the governing register; unset while it is open."""
+    @_builtins.property
+    def counted(self) -> Global___RegisterCounts:
+        """What is counted of it; unset where the server counts nothing."""
+
     def __init__(
         self,
         *,
@@ -174,10 +179,11 @@ class RegisterSummary(_message.Message):
         sealed_size: _builtins.int = ...,
         opened_index: _builtins.int | None = ...,
         closed_index: _builtins.int | None = ...,
+        counted: Global___RegisterCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_closed_index", b"_closed_index", "_opened_index", b"_opened_index", "closed_index", b"closed_index", "opened_index", b"opened_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_closed_index", b"_closed_index", "_opened_index", b"_opened_index", "closed_index", b"closed_index", "counted", b"counted", "opened_index", b"opened_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_closed_index", b"_closed_index", "_opened_index", b"_opened_index", "closed_index", b"closed_index", "name", b"name", "opened_index", b"opened_index", "origin", b"origin", "sealed_size", b"sealed_size", "size", b"size", "title", b"title", "vkey", b"vkey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_closed_index", b"_closed_index", "_opened_index", b"_opened_index", "closed_index", b"closed_index", "counted", b"counted", "name", b"name", "opened_index", b"opened_index", "origin", b"origin", "sealed_size", b"sealed_size", "size", b"size", "title", b"title", "vkey", b"vkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__closed_index: _TypeAlias = _typing.Literal["closed_index"]  # noqa: Y015
     _WhichOneofArgType__closed_index: _TypeAlias = _typing.Literal["_closed_index", b"_closed_index"]  # noqa: Y015
@@ -189,6 +195,106 @@ class RegisterSummary(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__opened_index) -> _WhichOneofReturnType__opened_index | None: ...
 
 Global___RegisterSummary: _TypeAlias = RegisterSummary  # noqa: Y015
+
+@_typing.final
+class RegisterCounts(_message.Message):
+    """What the operator has counted of one register: for an overview, and proof of nothing. All fields are set by
+    the server.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DecisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Lags(_message.Message):
+        """One class of lags."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WITHIN_DAYS_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        within_days: _builtins.int
+        """The longest lag of the class, in days, included; it begins where the class before ends. Unset for the last,
+        which has all that are longer.
+        """
+        count: _builtins.int
+        """Number of decisions in it."""
+        def __init__(
+            self,
+            *,
+            within_days: _builtins.int | None = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_within_days", b"_within_days", "within_days", b"within_days"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_within_days", b"_within_days", "count", b"count", "within_days", b"within_days"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__within_days: _TypeAlias = _typing.Literal["within_days"]  # noqa: Y015
+        _WhichOneofArgType__within_days: _TypeAlias = _typing.Literal["_within_days", b"_within_days"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__within_days) -> _WhichOneofReturnType__within_days | None: ...
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    LATEST_AT_FIELD_NUMBER: _builtins.int
+    LAGS_FIELD_NUMBER: _builtins.int
+    LONGEST_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Number of entries that are counted, the first ones; it may be more or fewer than `size` of the register."""
+    submissions: _builtins.int
+    """Number of submissions whose records are among them."""
+    rejections: _builtins.int
+    """Number of `submission.rejected/1` entries."""
+    latest_at: _builtins.str
+    """The `accepted_at` of the last of them."""
+    longest_lag_seconds: _builtins.int
+    """The longest of these lags, in seconds."""
+    @_builtins.property
+    def decisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Number of decisions, by the `decision_type` of their first version."""
+
+    @_builtins.property
+    def lags(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterCounts.Lags]:
+        """How long after the latest second of `decided_at` first versions were accepted, by class."""
+
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        submissions: _builtins.int = ...,
+        rejections: _builtins.int = ...,
+        decisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        latest_at: _builtins.str = ...,
+        lags: _abc.Iterable[Global___RegisterCounts.Lags] | None = ...,
+        longest_lag_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "lags", b"lags", "latest_at", b"latest_at", "longest_lag_seconds", b"longest_lag_seconds", "rejections", b"rejections", "size", b"size", "submissions", b"submissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCounts: _TypeAlias = RegisterCounts  # noqa: Y015
 
 @_typing.final
 class GetCheckpointRequest(_message.Message):

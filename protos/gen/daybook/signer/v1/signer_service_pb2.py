@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daybook/signer/v1/signer_service.proto\x12\x11\x64\x61ybook.signer.v1\"\"\n\x0fGetMarksRequest\x12\x0f\n\x07origins\x18\x01 \x03(\t\"L\n\x10GetMarksResponse\x12&\n\x05marks\x18\x01 \x03(\x0b\x32\x17.daybook.signer.v1.Mark\x12\x10\n\x08instance\x18\x02 \x01(\t\"-\n\x04Mark\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\"r\n\x0bSignRequest\x12\x32\n\x05items\x18\x01 \x03(\x0b\x32#.daybook.signer.v1.SignRequest.Item\x1a/\n\x04Item\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\"\xac\x01\n\x0cSignResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.daybook.signer.v1.SignResponse.Result\x12\x10\n\x08instance\x18\x02 \x01(\t\x1aQ\n\x06Result\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.daybook.signer.v1.Verdict\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\x0c\n\x04mark\x18\x03 \x01(\x0c\"%\n\x0e\x43onfirmRequest\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\"\"\n\x0f\x43onfirmResponse\x12\x0f\n\x07origins\x18\x01 \x03(\t*\x8f\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x12\n\x0eVERDICT_SIGNED\x10\x01\x12\x17\n\x13VERDICT_UNCONFIRMED\x10\x02\x12\x12\n\x0eVERDICT_BEHIND\x10\x03\x12\x17\n\x13VERDICT_CONTRADICTS\x10\x04\x12\x11\n\rVERDICT_MOVED\x10\x05\x32\xff\x01\n\rSignerService\x12S\n\x08GetMarks\x12\".daybook.signer.v1.GetMarksRequest\x1a#.daybook.signer.v1.GetMarksResponse\x12G\n\x04Sign\x12\x1e.daybook.signer.v1.SignRequest\x1a\x1f.daybook.signer.v1.SignResponse\x12P\n\x07\x43onfirm\x12!.daybook.signer.v1.ConfirmRequest\x1a\".daybook.signer.v1.ConfirmResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daybook/signer/v1/signer_service.proto\x12\x11\x64\x61ybook.signer.v1\"\"\n\x0fGetMarksRequest\x12\x0f\n\x07origins\x18\x01 \x03(\t\"L\n\x10GetMarksResponse\x12&\n\x05marks\x18\x01 \x03(\x0b\x32\x17.daybook.signer.v1.Mark\x12\x10\n\x08instance\x18\x02 \x01(\t\"-\n\x04Mark\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\"r\n\x0bSignRequest\x12\x32\n\x05items\x18\x01 \x03(\x0b\x32#.daybook.signer.v1.SignRequest.Item\x1a/\n\x04Item\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\"\xac\x01\n\x0cSignResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.daybook.signer.v1.SignResponse.Result\x12\x10\n\x08instance\x18\x02 \x01(\t\x1aQ\n\x06Result\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.daybook.signer.v1.Verdict\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\x0c\n\x04mark\x18\x03 \x01(\x0c\"%\n\x0e\x43onfirmRequest\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\"\"\n\x0f\x43onfirmResponse\x12\x0f\n\x07origins\x18\x01 \x03(\t\" \n\x0fRememberRequest\x12\r\n\x05notes\x18\x01 \x03(\x0c\"\x12\n\x10RememberResponse*\x8f\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x12\n\x0eVERDICT_SIGNED\x10\x01\x12\x17\n\x13VERDICT_UNCONFIRMED\x10\x02\x12\x12\n\x0eVERDICT_BEHIND\x10\x03\x12\x17\n\x13VERDICT_CONTRADICTS\x10\x04\x12\x11\n\rVERDICT_MOVED\x10\x05\x32\xd4\x02\n\rSignerService\x12S\n\x08GetMarks\x12\".daybook.signer.v1.GetMarksRequest\x1a#.daybook.signer.v1.GetMarksResponse\x12G\n\x04Sign\x12\x1e.daybook.signer.v1.SignRequest\x1a\x1f.daybook.signer.v1.SignResponse\x12P\n\x07\x43onfirm\x12!.daybook.signer.v1.ConfirmRequest\x1a\".daybook.signer.v1.ConfirmResponse\x12S\n\x08Remember\x12\".daybook.signer.v1.RememberRequest\x1a#.daybook.signer.v1.RememberResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'daybook.signer.v1.signer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=589
-  _globals['_VERDICT']._serialized_end=732
+  _globals['_VERDICT']._serialized_start=643
+  _globals['_VERDICT']._serialized_end=786
   _globals['_GETMARKSREQUEST']._serialized_start=61
   _globals['_GETMARKSREQUEST']._serialized_end=95
   _globals['_GETMARKSRESPONSE']._serialized_start=97
@@ -51,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIRMREQUEST']._serialized_end=550
   _globals['_CONFIRMRESPONSE']._serialized_start=552
   _globals['_CONFIRMRESPONSE']._serialized_end=586
-  _globals['_SIGNERSERVICE']._serialized_start=735
-  _globals['_SIGNERSERVICE']._serialized_end=990
+  _globals['_REMEMBERREQUEST']._serialized_start=588
+  _globals['_REMEMBERREQUEST']._serialized_end=620
+  _globals['_REMEMBERRESPONSE']._serialized_start=622
+  _globals['_REMEMBERRESPONSE']._serialized_end=640
+  _globals['_SIGNERSERVICE']._serialized_start=789
+  _globals['_SIGNERSERVICE']._serialized_end=1129
 # @@protoc_insertion_point(module_scope)

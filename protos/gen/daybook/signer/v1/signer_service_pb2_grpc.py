@@ -50,6 +50,11 @@ class SignerServiceStub:
                 request_serializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmRequest.SerializeToString,
                 response_deserializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmResponse.FromString,
                 _registered_method=True)
+        self.Remember = channel.unary_unary(
+                '/daybook.signer.v1.SignerService/Remember',
+                request_serializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberRequest.SerializeToString,
+                response_deserializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberResponse.FromString,
+                _registered_method=True)
 
 
 class SignerServiceServicer:
@@ -77,6 +82,13 @@ class SignerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Remember(self, request, context):
+        """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SignerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_SignerServiceServicer_to_server(servicer, server):
                     servicer.Confirm,
                     request_deserializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmRequest.FromString,
                     response_serializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmResponse.SerializeToString,
+            ),
+            'Remember': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remember,
+                    request_deserializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberRequest.FromString,
+                    response_serializer=daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class SignerService:
             '/daybook.signer.v1.SignerService/Confirm',
             daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmRequest.SerializeToString,
             daybook_dot_signer_dot_v1_dot_signer__service__pb2.ConfirmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daybook.signer.v1.SignerService/Remember',
+            daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberRequest.SerializeToString,
+            daybook_dot_signer_dot_v1_dot_signer__service__pb2.RememberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class SignerServiceStub:
     """Signs checkpoints, each on its own: one that is refused stops no other."""
     Confirm: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmRequest, _signer_service_pb2.ConfirmResponse]
     """Takes note that a quorum of witnesses has confirmed the marks: they hold nothing larger and nothing different."""
+    Remember: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.RememberRequest, _signer_service_pb2.RememberResponse]
+    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
 
 @_typing.type_check_only
 class SignerServiceAsyncStub(SignerServiceStub):
@@ -53,6 +55,8 @@ class SignerServiceAsyncStub(SignerServiceStub):
     """Signs checkpoints, each on its own: one that is refused stops no other."""
     Confirm: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmRequest, _signer_service_pb2.ConfirmResponse]  # type: ignore[assignment]
     """Takes note that a quorum of witnesses has confirmed the marks: they hold nothing larger and nothing different."""
+    Remember: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.RememberRequest, _signer_service_pb2.RememberResponse]  # type: ignore[assignment]
+    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
 
 class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs checkpoints of committed heads, and nothing that does not extend what it has signed before."""
@@ -80,5 +84,13 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_signer_service_pb2.ConfirmResponse, _abc.Awaitable[_signer_service_pb2.ConfirmResponse]]:
         """Takes note that a quorum of witnesses has confirmed the marks: they hold nothing larger and nothing different."""
+
+    @_abc_1.abstractmethod
+    def Remember(
+        self,
+        request: _signer_service_pb2.RememberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.RememberResponse, _abc.Awaitable[_signer_service_pb2.RememberResponse]]:
+        """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
 
 def add_SignerServiceServicer_to_server(servicer: SignerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,61 @@
+"""`daybook run audit`: where auditors read registers and have them proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import grpc
+from daybook.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from services.audit import AuditServicer
+from services.distributed.ops import ops_endpoint
+from services.distributed.projection import ProjectedRegisters
+from services.distributed.reading import readiness, reading, until_over
+from services.distributed.settings import DistributedSettings
+from services.grpc_server import grpc_server
+from services.stopping import Stop
+from services.time_bounds import BoundsProver, Timelines
+
+_SERVICES: Final = (audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,)
+
+
+async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises as `serve` does."""
+    stop = Stop()
+    stop.on_signals()
+    await serve(settings, ready, stop)
+
+
+async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], stop: Stop) -> None:
+    """Serve until a stop is asked for, and then answer what is under way.
+
+    Raises OSError or StoreError where what is needed cannot be reached; SplitViewError.
+    """
+    registry = CollectorRegistry()
+    async with reading(settings, registry) as held:
+        counted = ProjectedRegisters(settings.reader_conninfo())
+        timelines = Timelines(held.published)
+        held.follower.tell_of_cosignatures(timelines.forget)
+
+        def add(server: grpc.aio.Server) -> None:
+            bounds = BoundsProver(held.view, held.published, timelines, apart=True)
+            servicer = AuditServicer(
+                held.view, held.published, bounds, stop.asked, apart=True, counted=counted.shown
+            )
+            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(servicer, server)
+
+        async with (
+            grpc_server(settings, registry, stop, _SERVICES, add) as calls,
+            ops_endpoint(settings.ops, registry, partial(readiness, held, stop)) as ops,
+        ):
+            ready({"grpc": calls.address, "ops": ops})
+            try:
+                await until_over(stop, held.following)
+            finally:
+                stop.asked.set()
+                await calls.say_not_serving()
+                await calls.server.stop(settings.grace_seconds)
+                counted.close()

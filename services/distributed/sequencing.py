@@ -1,0 +1,256 @@
+"""One partition at work: messages wait in a queue, are appended together and acknowledged; heads are signed.
+
+While one commit is under way the next messages gather: a batch is what has come meanwhile. Signing goes on
+beside it: a signer that is slow, or away, holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from ledger.event_log import Kind, LogMessage
+from ledger.ledger import Waiting
+from services.distributed.head_signing import Signer
+from services.distributed.lanes import Lane
+from services.distributed.partition_writer import MAX_MESSAGES, Appendage, PartitionWriter
+from services.distributed.signing import SignerAwayError
+
+SIGN_AGAIN: Final = 0.2
+"""Seconds after which heads that could not be signed are asked for again."""
+
+_WAIT_AGAIN: Final = 0.05
+"""Seconds after which the governing register is looked at again."""
+
+_FETCH_AGAIN: Final = 0.5
+"""Seconds in which messages that were fetched before a seek have passed."""
+
+_FRUITLESS: Final = 4
+"""Seeks in vain after which the topic itself is asked what it holds."""
+
+_QUEUED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of messages that wait in one partition's queue before no more are fetched for it."""
+
+_QUEUED: Final = 2 * MAX_MESSAGES
+"""Messages of the same."""
+
+_log = structlog.get_logger()
+
+
+class SequencerMetrics:
+    """What is counted of all partitions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.entries = Counter("daybook_sequencer_entries", "Entries appended.", registry=registry)
+        self.messages = Counter(
+            "daybook_sequencer_messages",
+            "Messages done, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.repeated = Counter(
+            "daybook_sequencer_repeated", "Messages that came again after they were done.", registry=registry
+        )
+        self.quarantined = Counter(
+            "daybook_sequencer_quarantined", "Messages that registration cannot have made.", registry=registry
+        )
+        self.gaps = Counter(
+            "daybook_sequencer_gap_alarms",
+            "Times that the group had committed what the database does not hold.",
+            registry=registry,
+        )
+        self.refetches = Counter(
+            "daybook_sequencer_refetches", "Times that messages had to be fetched again.", registry=registry
+        )
+        self.lag = Gauge(
+            "daybook_sequencer_lag", "Messages still to be done.", ["partition"], registry=registry
+        )
+        self.waiting = Gauge(
+            "daybook_sequencer_waiting",
+            "1 where the next message waits for the governing register.",
+            ["partition"],
+            registry=registry,
+        )
+        self.epoch = Gauge(
+            "daybook_sequencer_epoch", "The epoch of a partition's writer.", ["partition"], registry=registry
+        )
+        self.unsigned = Gauge("daybook_sequencer_unsigned", "Registers whose head waits.", registry=registry)
+
+    def count(self, appendage: Appendage) -> None:
+        """Count what was done."""
+        self.repeated.inc(appendage.repeated)
+        for each in appendage.dispositions:
+            self.messages.labels(each.kind.name.lower()).inc()
+            if each.kind in (Kind.APPENDED, Kind.REJECTED):
+                self.entries.inc(each.count)
+            if each.kind is Kind.QUARANTINED:
+                self.quarantined.inc()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message, and what acknowledges it."""
+
+    message: LogMessage
+    ack: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """What a partition may ask of whoever delivers its messages."""
+
+    pause: Callable[[], None]
+    resume: Callable[[], None]
+    seek: Callable[[int], Awaitable[None]]
+    check: Callable[[int], Awaitable[None]]
+    """Raises LogError where the topic itself has no message at an offset that it goes beyond."""
+
+
+class Sequencing:
+    """The work of one partition under one epoch: `take` what comes; `run` is its task.
+
+    Only for the event loop's thread; the writer works in the lane's.
+    """
+
+    def __init__(
+        self, writer: PartitionWriter, lane: Lane, signer: Signer, fetching: Fetching, metrics: SequencerMetrics
+    ) -> None:
+        self.writer = writer
+        self.moved_at = time.monotonic()
+        """When the position has moved last."""
+        self.waiting: Waiting | None = None
+        """What the next message waits for, and all behind it; None where it does not."""
+        self.waiting_since = 0.0
+        """Since when it does."""
+        self._lane = lane
+        self._signer = signer
+        self._fetching = fetching
+        self._metrics = metrics
+        self._queue: deque[Delivery] = deque()
+        self._bytes = 0
+        self._expected = writer.position.next_offset
+        self._news = asyncio.Event()
+        self._unsigned = asyncio.Event()
+        # Also where nothing waits: the marks may be beyond the store.
+        self._unsigned.set()
+        self._paused = False
+        self._missed = False
+        self._fruitless = 0
+
+    @property
+    def done(self) -> int:
+        """The offset up to which all is committed."""
+        return self.writer.position.next_offset
+
+    def take(self, delivery: Delivery) -> None:
+        """Queue a message that comes next; drop any other, which is asked for again where it lies beyond."""
+        message = delivery.message
+        if message.offset < self._expected:
+            if message.offset < self.done:
+                delivery.ack()
+            return
+        if message.offset > self._expected:
+            if not self._missed:
+                _log.warning("messages were missed", got=message.offset, expected=self._expected)
+            self._missed = True
+            self._news.set()
+            return
+        self._missed = False
+        self._expected += 1
+        self._queue.append(delivery)
+        self._bytes += len(message.value)
+        if not self._paused and (self._bytes >= _QUEUED_BYTES or len(self._queue) >= _QUEUED):
+            self._paused = True
+            self._fetching.pause()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Append and sign, until cancelled. Raises FencedError, StoreError, LogError, SplitViewError."""
+        both = [asyncio.create_task(self._append_all()), asyncio.create_task(self._sign_all())]
+        try:
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+
+    async def _append_all(self) -> None:
+        while True:
+            if not self._queue and not self._missed:
+                self._news.clear()
+                await self._news.wait()
+            if self._queue and await self._append():
+                await asyncio.sleep(_WAIT_AGAIN)
+            if self._missed and not self._queue:
+                await self._fetch_again()
+
+    async def _append(self) -> bool:
+        """Append what waits in the queue; tell whether the next of it waits for the governing register."""
+        batch = [delivery.message for delivery in self._queue]
+        appendage = await self._lane.run(lambda: self.writer.append(batch))
+        self._metrics.count(appendage)
+        if appendage.done:
+            self.moved_at = time.monotonic()
+        if appendage.done or self.waiting is None:
+            self.waiting_since = time.monotonic()
+        self.waiting = appendage.waiting
+        if self.writer.heads.waits:
+            self._unsigned.set()
+        for _ in range(appendage.done):
+            delivery = self._queue.popleft()
+            self._bytes -= len(delivery.message.value)
+            delivery.ack()
+        if self._paused and self._bytes < _QUEUED_BYTES // 2 and len(self._queue) < _QUEUED // 2:
+            self._paused = False
+            self._fetching.resume()
+        return self.waiting is not None
+
+    async def _sign_all(self) -> None:
+        away = False
+        while True:
+            await self._unsigned.wait()
+            self._unsigned.clear()
+            try:
+                signed = await self.writer.heads.sign(self._signer, self._lane.run)
+                away = False
+            except SignerAwayError as error:
+                if not away:
+                    _log.warning("the signer is away: heads stay unsigned", why=str(error))
+                signed, away = {}, True
+            if self.writer.heads.waits:
+                if not signed:
+                    await asyncio.sleep(SIGN_AGAIN)
+                self._unsigned.set()
+
+    async def _fetch_again(self) -> None:
+        """Fetch from where messages were missed. Raises LogError where the topic itself lacks them."""
+        self._metrics.refetches.inc()
+        expected = self._expected
+        await self._fetching.seek(expected)
+        await asyncio.sleep(_FETCH_AGAIN)
+        # What came from beyond meanwhile was fetched before, or else the next seek finds it again.
+        if self._expected != expected:
+            self._fruitless = 0
+            return
+        self._fruitless += 1
+        if self._fruitless >= _FRUITLESS:
+            await self._fetching.check(expected)
+
+    def told(self) -> Mapping[str, Any]:
+        """Return, for readiness, how the partition stands."""
+        return {
+            "next_offset": self.done,
+            "epoch": self.writer.position.epoch,
+            "unsigned": sorted(self.writer.heads.unsigned),
+            "behind": sorted(self.writer.heads.behind),
+            "waits_for": self.waiting.governing_size if self.waiting else None,
+        }

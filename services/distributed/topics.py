@@ -1,0 +1,178 @@
+"""The topics of a distributed ledger, how they must be set, and the check that they are.
+
+The topics are the history, so nothing in them may ever be deleted or compacted, and the number of partitions
+never changes: it decides which partition a register has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+SUBMISSIONS: Final = "daybook.submissions"
+"""Accepted submissions and ledger-written entries, in the order that is the history; key = register."""
+
+CHECKPOINTS: Final = "daybook.checkpoints"
+"""Signed and cosigned checkpoints, as news; key = register."""
+
+REJECTIONS: Final = "daybook.rejections"
+"""What became of messages that gave no entry; key = register."""
+
+TOPICS: Final = (SUBMISSIONS, CHECKPOINTS, REJECTIONS)
+"""All of them."""
+
+PARTITIONS: Final = 12
+"""Partitions of each topic, where nothing else is said."""
+
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes that each topic takes in one batch of messages, at least."""
+
+_EXACTLY: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+}
+"""Settings without which a broker would lose history: by age, by size, by compaction, or by a stale leader."""
+
+_MAX_MESSAGE_BYTES: Final = "max.message.bytes"
+
+_SEEN: Final = 10.0
+"""Seconds after which a created topic must be known to the broker that answers."""
+
+
+class TopicsError(Exception):
+    """Topics are not as the ledger needs them; the message names every one and what is wrong."""
+
+
+async def create_topics(
+    bootstrap: str,
+    partitions: int = PARTITIONS,
+    replication: int = 1,
+    *,
+    in_sync: int = 1,
+    prefix: str = "",
+    tls: ssl.SSLContext | None = None,
+) -> list[str]:
+    """Create the topics that are missing, check all, and return the names of those created.
+
+    A write is acknowledged when `in_sync` of its `replication` copies have it. A topic that is there is never
+    changed: one that is not as it must be raises TopicsError, as in `check_topics`. Raises
+    aiokafka.errors.KafkaError where Kafka cannot be reached or refuses.
+    """
+    settings = {**_EXACTLY, _MAX_MESSAGE_BYTES: str(MAX_MESSAGE), "min.insync.replicas": str(in_sync)}
+    async with _admin(bootstrap, tls) as admin:
+        created = await _create(admin, _names(prefix), partitions, replication, settings)
+        await _seen(admin, created)
+        await _check(admin, partitions, prefix)
+    return created
+
+
+async def check_topics(
+    bootstrap: str,
+    partitions: int = PARTITIONS,
+    *,
+    prefix: str = "",
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Check that the topics are there and are set as they must be.
+
+    Raises TopicsError, which names every topic that is missing, has another number of partitions, or could lose
+    messages; aiokafka.errors.KafkaError where Kafka cannot be reached.
+    """
+    async with _admin(bootstrap, tls) as admin:
+        await _check(admin, partitions, prefix)
+
+
+def _names(prefix: str) -> list[str]:
+    return [prefix + name for name in TOPICS]
+
+
+@contextlib.asynccontextmanager
+async def _admin(bootstrap: str, tls: ssl.SSLContext | None) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap,
+        client_id="daybook",
+        security_protocol="SSL" if tls else "PLAINTEXT",
+        ssl_context=tls,
+    )
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    names: list[str],
+    partitions: int,
+    replication: int,
+    settings: Mapping[str, str],
+) -> list[str]:
+    """Create topics; return the names of those that were not there yet. Raises KafkaError."""
+    wanted = [NewTopic(name, partitions, replication, topic_configs=dict(settings)) for name in names]
+    answer = await admin.create_topics(wanted)
+    created = []
+    for name, code, message in answer.topic_errors:
+        refused = for_code(code)
+        if code == 0:
+            created.append(name)
+        elif refused is not TopicAlreadyExistsError:
+            raise refused(f"topic {name}: {message}")
+    return created
+
+
+async def _seen(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until the broker that answers knows of topics that the controller has made; some time at most."""
+    until = time.monotonic() + _SEEN
+    while not set(names) <= set(await admin.list_topics()) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.05)
+
+
+async def _check(admin: AIOKafkaAdminClient, partitions: int, prefix: str) -> None:
+    names = _names(prefix)
+    there = {each["topic"]: each for each in await admin.describe_topics()}
+    found = [name for name in names if name in there]
+    wrong = [f"{name} is missing" for name in names if name not in there]
+    for name in found:
+        count = len(there[name]["partitions"])
+        if count != partitions:
+            wrong.append(f"{name} has {count} partitions and not {partitions}")
+    settings = await _settings(admin, found) if found else {}
+    for name in found:
+        wrong += [f"{name} has {fault}" for fault in _faults(settings[name])]
+    if wrong:
+        raise TopicsError("; ".join(wrong))
+
+
+def _faults(settings: Mapping[str, str]) -> list[str]:
+    faults = [
+        f"{setting}={settings.get(setting)} and not {value}"
+        for setting, value in _EXACTLY.items()
+        if settings.get(setting) != value
+    ]
+    if int(settings[_MAX_MESSAGE_BYTES]) < MAX_MESSAGE:
+        faults.append(f"{_MAX_MESSAGE_BYTES}={settings[_MAX_MESSAGE_BYTES]} and not {MAX_MESSAGE} or more")
+    return faults
+
+
+async def _settings(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    """Return what the broker says of each topic, with its defaults. Raises KafkaError."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    found = {}
+    for answer in await admin.describe_configs(resources):
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                error: type[KafkaError] = for_code(code)
+                raise error(f"topic {name}: {message}")
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found

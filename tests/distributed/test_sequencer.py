@@ -1,0 +1,428 @@
+"""The sequencer as it runs: real Kafka, real PostgreSQL, and the signer in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ledger.checkpoints import Checkpoint, open_checkpoint
+from ledger.event_log import SUBMISSIONS
+from ledger.export import MessageBlock
+from ledger.governing import GOVERNING
+from ledger.notes import SignerKey
+from ledger.stores.memory import MemoryStore
+from ledger.stores.postgres import PostgresStore, migrate
+from services.distributed.partitions import partition_of
+from services.distributed.settings import DistributedSettings
+from services.distributed.signing import SignerClient
+from services.distributed.topics import create_topics
+from services.ledger_files import write_key_pair
+from services.local.ports import free_port
+from services.local.postgres import create_database, drop_database
+from tests.support.brokers import SharedKafka, needs_kafka
+from tests.support.ledgers import LOG_KEY, ORIGIN, REGISTER, vkey
+from tests.support.log_messages import story
+from tests.support.service_process import ServiceProcess, launch, running
+
+PARTITIONS: Final = 6
+"""So many that a register may have another partition than `governing`, and some have none."""
+PATIENCE: Final = 60.0
+
+
+def positions_in(store: PostgresStore) -> dict[int, int]:
+    """Return how far each partition is done."""
+    found = {number: store.position(SUBMISSIONS, number) for number in range(PARTITIONS)}
+    return {number: position.next_offset if position else 0 for number, position in found.items()}
+
+
+def done_in(store: PostgresStore) -> int:
+    """Return how many messages are done."""
+    return sum(positions_in(store).values())
+
+
+def has_done(count: int) -> Callable[[PostgresStore], bool]:
+    """Return what tells whether at least so many messages are done."""
+    return lambda store: done_in(store) >= count
+
+
+async def until(told: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + PATIENCE
+    while not await asyncio.to_thread(told):
+        assert time.monotonic() < end, f"not in {PATIENCE} s"
+        await asyncio.sleep(0.05)
+
+
+@dataclass(slots=True)
+class World:
+    """A topic with the messages of a ledger to be, and what is to be made of them."""
+
+    settings: dict[str, object]
+    database: str
+    folder: Path
+    expected: MemoryStore
+    blocks: list[MessageBlock]
+
+    @property
+    def topic(self) -> str:
+        return f"{self.settings['topic_prefix']}{SUBMISSIONS}"
+
+    @property
+    def group(self) -> str:
+        return f"{self.settings['topic_prefix']}daybook-sequencer"
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    async def send(self, blocks: Sequence[MessageBlock]) -> None:
+        """Send messages as registration does."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.settings["kafka"], max_request_size=4 << 20)
+        await producer.start()
+        try:
+            for block in blocks:
+                await producer.send_and_wait(
+                    self.topic,
+                    block.value,
+                    key=block.register.encode(),
+                    partition=partition_of(block.register, PARTITIONS),
+                )
+        finally:
+            await producer.stop()
+
+    async def commit_for_the_group(self, offset_of: Callable[[int], int]) -> None:
+        """Commit an offset of every partition in the sequencer's name, while it does not run."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings["kafka"], group_id=self.group, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+            consumer.assign(places)
+            await consumer.commit(
+                {place: OffsetAndMetadata(offset_of(place.partition), "") for place in places}
+            )
+        finally:
+            await consumer.stop()
+
+    async def committed(self) -> dict[int, int | None]:
+        """Return what the group has committed."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings["kafka"], group_id=self.group, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            return {
+                number: await consumer.committed(TopicPartition(self.topic, number))
+                for number in range(PARTITIONS)
+            }
+        finally:
+            await consumer.stop()
+
+    def ends(self) -> dict[int, int]:
+        """Return how many messages each partition has, when all are sent."""
+        found = dict.fromkeys(range(PARTITIONS), 0)
+        for block in self.blocks:
+            found[partition_of(block.register, PARTITIONS)] += 1
+        return found
+
+    def positions(self) -> dict[int, int]:
+        store = PostgresStore(self.database, read_only=True)
+        try:
+            return positions_in(store)
+        finally:
+            store.close()
+
+    @contextmanager
+    def another_database(self) -> Iterator[str]:
+        """Return an empty database beside this one, as a setting says it."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        create_database(self.database, name)
+        try:
+            migrate(make_conninfo(self.database, dbname=name))
+            yield make_conninfo(str(self.settings["database"]), dbname=name)
+        finally:
+            drop_database(self.database, name)
+
+    async def until(self, told: Callable[[PostgresStore], bool], what: str) -> None:
+        """Wait until something is true of the store."""
+        store = PostgresStore(self.database, read_only=True)
+        try:
+            end = time.monotonic() + PATIENCE
+            while not await asyncio.to_thread(told, store):
+                assert time.monotonic() < end, f"not in {PATIENCE} s: {what}: {store.heads()}"
+                await asyncio.sleep(0.05)
+        finally:
+            store.close()
+
+    async def until_all(self) -> None:
+        """Wait until the store is what the messages make."""
+        await self.until(lambda store: store.heads() == self.expected.heads(), "all messages appended")
+
+    async def until_signed(self) -> None:
+        """Wait until every head has its note, confirming marks as the cosigner does; verify the notes."""
+        client = SignerClient.of(DistributedSettings.model_validate(self.settings))
+        store = PostgresStore(self.database, read_only=True)
+        try:
+            end = time.monotonic() + PATIENCE
+            while store.unsigned():
+                assert time.monotonic() < end, f"not signed: {store.unsigned()}"
+                marks = await client.marks()
+                await client.confirm(
+                    [mark.checkpoint for mark in marks.by_origin.values() if not mark.confirmed]
+                )
+                await asyncio.sleep(0.05)
+            for register, head in store.heads().items():
+                note = store.note(register, head.size)
+                assert note is not None
+                opened = open_checkpoint(note.note, f"{ORIGIN}/{register}", [vkey(register)])
+                assert opened.checkpoint == Checkpoint(f"{ORIGIN}/{register}", head.size, head.root)
+        finally:
+            store.close()
+            await client.close()
+
+
+@pytest.fixture
+async def world(any_kafka: SharedKafka, prefix: str, fresh_database: str, tmp_path: Path) -> World:
+    """A topic without messages, and an empty database."""
+    await create_topics(any_kafka.bootstrap, PARTITIONS, prefix=prefix)
+    migrate(fresh_database)
+    expected, blocks = story(tmp_path)
+    key = tmp_path / "log"
+    write_key_pair(key, SignerKey(f"{ORIGIN}/{GOVERNING}", LOG_KEY))
+    told = {name: str(value) for name, value in conninfo_to_dict(fresh_database).items()}
+    password = tmp_path / "password"
+    password.write_text(told.pop("password"))
+    settings: dict[str, object] = {
+        "database_password_file": password,
+        "origin": ORIGIN,
+        "kafka": any_kafka.bootstrap,
+        "topic_prefix": prefix,
+        "partitions": PARTITIONS,
+        "database": make_conninfo(**told),
+        "log_key": key,
+        "signer": f"127.0.0.1:{free_port()}",
+        "signer_marks": tmp_path / "signer.marks",
+    }
+    return World(settings, fresh_database, tmp_path, expected, blocks)
+
+
+@pytest.fixture
+def signer(world: World) -> Iterator[ServiceProcess]:
+    """The signer, running."""
+    with running("signer", world.settings, world.log("signer")) as process:
+        yield process
+
+
+@contextmanager
+def sequencer(world: World, name: str = "sequencer", **settings: object) -> Iterator[ServiceProcess]:
+    """Run a sequencer while the block runs."""
+    with running("sequencer", {**world.settings, **settings}, world.log(name)) as process:
+        yield process
+
+
+async def test_messages_become_signed_notes_in_the_outbox(world: World, signer: ServiceProcess) -> None:
+    """What registration sends is not appended, is appended otherwise than embedded, or is not signed."""
+    with sequencer(world) as process:
+        await world.send(world.blocks)
+        await world.until_all()
+        await world.until_signed()
+        store = PostgresStore(world.database, read_only=True)
+        try:
+            sent = {row.key.decode() for row in store.outbox(10_000)}
+        finally:
+            store.close()
+        assert sent == set(world.expected.heads())
+        assert process.standing()["ready"]
+        assert process.terminate() == 0
+    assert world.positions() == world.ends()
+    assert await world.committed() == {number: end or None for number, end in world.ends().items()}
+
+
+@needs_kafka
+@pytest.mark.parametrize("wrong", ["ahead", "behind"])
+async def test_the_group_s_offset_decides_nothing(world: World, signer: ServiceProcess, wrong: str) -> None:
+    """A committed offset beyond the database skips messages, or one before it appends them again."""
+    half = len(world.blocks) // 2
+    with sequencer(world) as process:
+        await world.send(world.blocks[:half])
+        await world.until(lambda store: done_in(store) == half, "the first half")
+        assert process.terminate() == 0
+    await world.send(world.blocks[half:])
+    ends, done = world.ends(), world.positions()
+    await world.commit_for_the_group(lambda partition: ends[partition] if wrong == "ahead" else 0)
+    with sequencer(world) as process:
+        await world.until_all()
+        await world.until_signed()
+        alarms = process.metrics()["daybook_sequencer_gap_alarms_total"]
+        assert process.terminate() == 0
+    assert world.positions() == ends
+    assert await world.committed() == {number: end or None for number, end in ends.items()} | (
+        {number: 0 for number, end in ends.items() if not end}
+    )
+    short = sum(done[number] < ends[number] for number in ends)
+    assert alarms == (short if wrong == "ahead" else 0)
+    assert ("gap alarm" in process.said()) == (wrong == "ahead")
+
+
+async def test_a_killed_sequencer_goes_on_where_it_was(world: World, signer: ServiceProcess) -> None:
+    """Messages are lost or appended twice when the process dies between them."""
+    for part in range(3):
+        with sequencer(world) as process:
+            sending = asyncio.create_task(world.send(world.blocks[part * 8 : (part + 1) * 8]))
+            await world.until(has_done(part * 8 + 1), "a message")
+            process.kill()
+            await sending
+    with sequencer(world) as process:
+        await world.send(world.blocks[24:])
+        await world.until_all()
+        await world.until_signed()
+        assert process.terminate() == 0
+    assert world.positions() == world.ends()
+
+
+@needs_kafka
+async def test_two_sequencers_share_the_partitions_and_one_takes_over_from_the_other(
+    world: World, signer: ServiceProcess
+) -> None:
+    """A rebalance loses messages, repeats them, or leaves a partition without its writer."""
+    with sequencer(world, "one") as one:
+        await world.send(world.blocks[:5])
+        with sequencer(world, "two") as two:
+            await until(
+                lambda: (
+                    len(one.standing()["partitions"]) == len(two.standing()["partitions"]) == PARTITIONS // 2
+                )
+            )
+            await world.send(world.blocks[5:15])
+            await world.until(lambda store: done_in(store) == 15, "by two")
+            one.kill()
+            await world.send(world.blocks[15:])
+            await world.until_all()
+            await world.until_signed()
+            assert len(two.standing()["partitions"]) == PARTITIONS
+            assert two.terminate() == 0
+    assert world.positions() == world.ends()
+
+
+@needs_kafka
+async def test_a_paused_sequencer_is_fenced_and_writes_nothing(world: World, signer: ServiceProcess) -> None:
+    """A process that was taken for dead appends when it wakes, beside the one that took over."""
+    with sequencer(world, "one") as one:
+        await world.send(world.blocks[:5])
+        await world.until(lambda store: done_in(store) == 5, "the first")
+        one.process.send_signal(signal.SIGSTOP)
+        with sequencer(world, "two") as two:
+            await until(lambda: len(two.standing()["partitions"]) == PARTITIONS)
+            await world.send(world.blocks[5:15])
+            await world.until(lambda store: done_in(store) == 15, "by two")
+            one.process.send_signal(signal.SIGCONT)
+            await world.send(world.blocks[15:])
+            await world.until_all()
+            await world.until_signed()
+            assert two.terminate() == 0
+    assert world.positions() == world.ends()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "another one"])
+async def test_another_topic_ends_the_process_with_status_one(
+    world: World, signer: ServiceProcess, kind: str
+) -> None:
+    """A topic that lost its end, or was made anew, is appended to the registers of the old one."""
+    with sequencer(world) as process:
+        await world.send(world.blocks)
+        await world.until_all()
+        assert process.terminate() == 0
+    prefix = f"other-{world.settings['topic_prefix']}"
+    await create_topics(str(world.settings["kafka"]), PARTITIONS, prefix=prefix)
+    other = replace(world, settings={**world.settings, "topic_prefix": prefix})
+    if kind == "another one":
+        await other.send([replace(block, value=b"x") for block in world.blocks])
+    before = world.positions()
+    status, message = ended(other)
+    assert status == 1
+    assert kind in message
+    assert world.positions() == before
+
+
+def ended(world: World, **settings: object) -> tuple[int, str]:
+    """Run a sequencer that ends by itself; return its status and what it says."""
+    process = launch("sequencer", {**world.settings, **settings}, world.log("ended"))
+    said, _ = process.communicate(timeout=60)
+    lines = said[said.index("{\n") :]
+    return process.returncode, json.loads(lines)["error"]["message"]
+
+
+@needs_kafka
+async def test_a_partition_that_stands_still_ends_the_process(world: World, signer: ServiceProcess) -> None:
+    """A process that is stuck is never started anew."""
+    await world.send([block for block in world.blocks if block.register == REGISTER])
+    status, message = await asyncio.to_thread(ended, world, stall_seconds=2)
+    assert status == 3
+    assert "has not moved" in message
+
+
+async def test_the_signer_may_be_away(world: World) -> None:
+    """An absent signer holds up the appending, or a head stays unsigned when it comes back."""
+    with sequencer(world) as process:
+        await world.send(world.blocks)
+        await world.until_all()
+        standing = process.standing()
+        unsigned = {name for each in standing["partitions"].values() for name in each["unsigned"]}
+        assert unsigned == set(world.expected.heads())
+        with running("signer", world.settings, world.log("signer")):
+            await world.until_signed()
+        assert process.terminate() == 0
+
+
+async def test_a_signer_that_does_not_answer_holds_nobody_up(world: World, signer: ServiceProcess) -> None:
+    """Each commit waits for a signer that is stuck."""
+    with sequencer(world) as process:
+        await world.send(world.blocks[:3])
+        await world.until_signed()
+        signer.process.send_signal(signal.SIGSTOP)
+        try:
+            begin = time.monotonic()
+            for block in world.blocks[3:]:
+                done = sum(world.positions().values())
+                await world.send([block])
+                await world.until(has_done(done + 1), "one more")
+            assert time.monotonic() - begin < len(world.blocks), "a call of the signer takes five seconds"
+        finally:
+            signer.process.send_signal(signal.SIGCONT)
+        await world.until_signed()
+        assert process.terminate() == 0
+
+
+@needs_kafka
+async def test_a_mark_beyond_the_topic_is_an_alarm(world: World, signer: ServiceProcess) -> None:
+    """A store that is behind what was signed is called ready, or ends as if nothing were wrong."""
+    with sequencer(world) as process:
+        await world.send(world.blocks)
+        await world.until_all()
+        await world.until_signed()
+        assert process.terminate() == 0
+    with world.another_database() as older:
+        fewer = {**world.settings, "topic_prefix": f"other-{world.settings['topic_prefix']}", "database": older}
+        await create_topics(str(world.settings["kafka"]), PARTITIONS, prefix=str(fewer["topic_prefix"]))
+        with running("sequencer", fewer, world.log("older")) as process:
+            sent = World(fewer, older, world.folder, world.expected, world.blocks[:-1])
+            await sent.send(sent.blocks)
+            await until(lambda: bool(process.standing()["alarms"]))
+            standing = process.standing()
+            assert not standing["ready"]
+            assert world.blocks[-1].register in standing["alarms"][0]
+            assert process.terminate() == 1
+        assert process.said().count("the topic ends before what was signed") == 1

@@ -1,0 +1,82 @@
+"""Services of the distributed mode in processes of their own, given nothing but their settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+@dataclass(slots=True)
+class ServiceProcess:
+    """One service; its stderr goes to the file `log`."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    addresses: Mapping[str, str]
+
+    def said(self) -> str:
+        """Return what it has logged."""
+        return self.log.read_text(encoding="utf-8")
+
+    def standing(self) -> dict[str, Any]:
+        """Return what /readyz tells."""
+        found: dict[str, Any] = httpx.get(f"http://{self.addresses['ops']}/readyz").json()
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Return what /metrics tells, by name and labels."""
+        lines = httpx.get(f"http://{self.addresses['ops']}/metrics").text.splitlines()
+        told = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in told}
+
+    def kill(self) -> None:
+        """SIGKILL; nothing of it runs any more on return."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def terminate(self) -> int:
+        """SIGTERM; return the exit status."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+def launch(service: str, settings: Mapping[str, object], log: Path) -> subprocess.Popen[str]:
+    """Start a service and return at once; its stdout is a pipe."""
+    told = {f"DAYBOOK_{name.upper()}": str(value) for name, value in settings.items()}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
+    with log.open("a", encoding="utf-8") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.cli", "run", service, "--json"],
+            env={**clean, **told},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+@contextmanager
+def running(service: str, settings: Mapping[str, object], log: Path) -> Iterator[ServiceProcess]:
+    """Run a service that becomes ready while the block runs; kill what is left of it."""
+    process = launch(service, settings, log)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.endswith("}\n"):
+            said = line + process.stdout.read()
+            raise AssertionError(f"{service} ended with {process.wait(30)}: {said}{log.read_text()[-4000:]}")
+        yield ServiceProcess(process, log, json.loads(line))
+    finally:
+        process.kill()
+        process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
