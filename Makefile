@@ -38,7 +38,7 @@ test: setup ## Run the checks and every test, in stages with their times.
 	@$(BIN)/python tests/stages.py
 
 soak: setup ## Run the repeated-kill tests with 30 rounds and more.
-	@DAYBOOK_ROUNDS=30 $(BIN)/pytest -q -m hammer tests/hammer
+	@DAYBOOK_ROUNDS=30 $(BIN)/pytest -q -m hammer tests/hammer tests/distributed
 
 bench: setup ## Measure against floors in the same run: ratios on the terminal, JSON in bench-results/.
 	@$(BIN)/python -m tests.bench

@@ -25,6 +25,11 @@ STAGES: Final = (
         [*PYTEST, "tests/journeys", "tests/docs", "tests/interop"],
     ),
     ("hammer: SIGKILL under load", [*PYTEST, "tests/hammer"]),
+    (
+        "distributed: Kafka, PostgreSQL, every service",
+        # A file at a time: each worker has one broker and one database server for all its files.
+        [*PYTEST, "-n", "2", "--dist", "loadfile", "tests/distributed"],
+    ),
     ("structure: imports, layout", [*PYTEST, "tests/test_imports.py"]),
 )
 
