@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -61,13 +61,19 @@ class RawTopic:
         """Send a message to where it belongs, as registration does."""
         return await self.send(self.partition_of(message.register), message.register.encode(), message.value())
 
-    async def messages(self, topic: str = SUBMISSIONS) -> list[Sent]:
-        """Return everything that is in a topic, partition by partition."""
+    async def ends(self) -> dict[int, int]:
+        """Return where each partition of the topic of submissions ends."""
+        topic = self.settings.topic_prefix + SUBMISSIONS
+        ends = await self._reader.end_offsets([TopicPartition(topic, each) for each in range(self.partitions)])
+        return {place.partition: end for place, end in ends.items()}
+
+    async def messages(self, topic: str = SUBMISSIONS, since: Mapping[int, int] | None = None) -> list[Sent]:
+        """Return what is in a topic, or only `since` some offsets, partition by partition."""
         places = [TopicPartition(self.settings.topic_prefix + topic, each) for each in range(self.partitions)]
         self._reader.assign(places)
         ends = await self._reader.end_offsets(places)
         for place in places:
-            self._reader.seek(place, 0)
+            self._reader.seek(place, since[place.partition] if since else 0)
         found: list[Sent] = []
         for place in places:
             while await self._reader.position(place) < ends[place]:
@@ -77,9 +83,7 @@ class RawTopic:
 
     async def count(self) -> int:
         """Return how many messages the topic of submissions has."""
-        topic = self.settings.topic_prefix + SUBMISSIONS
-        ends = await self._reader.end_offsets([TopicPartition(topic, each) for each in range(self.partitions)])
-        return sum(ends.values())
+        return sum((await self.ends()).values())
 
     async def until_count(self, count: int) -> None:
         """Wait until the topic of submissions has so many messages."""
