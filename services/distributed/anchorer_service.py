@@ -28,7 +28,7 @@ from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, stream_app, told_plainly
+from services.distributed.running import Running, stream_app, told_plainly, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.distributed.topics import check_topics
@@ -152,4 +152,4 @@ async def _work(
                 async with asyncio.timeout(settings.grace_seconds):
                     await anchorer.anchor()
         finally:
-            await app.stop()
+            await within(settings.grace_seconds, app.stop())

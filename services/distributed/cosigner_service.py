@@ -24,7 +24,7 @@ from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, stream_app, told_plainly
+from services.distributed.running import Running, stream_app, told_plainly, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.signing import SignerClient
 from services.distributed.topics import check_topics
@@ -95,7 +95,7 @@ class CosignerService:
                 try:
                     await self._running.until_over()
                 finally:
-                    await app.stop()
+                    await within(self._settings.grace_seconds, app.stop())
         finally:
             await signer.close()
 

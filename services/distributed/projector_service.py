@@ -22,7 +22,7 @@ from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
 from services.distributed.projection import ProjectedRegisters
-from services.distributed.running import Running, stream_app, told_plainly
+from services.distributed.running import Running, stream_app, told_plainly, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 from services.published import Published
@@ -157,4 +157,4 @@ async def _work(
         try:
             await running.until_over()
         finally:
-            await app.stop()
+            await within(settings.grace_seconds, app.stop())

@@ -20,7 +20,7 @@ from ledger.stores.postgres import PostgresStore
 from services.distributed.kafka_clients import MAX_MESSAGE, producer
 from services.distributed.only_one import work_alone
 from services.distributed.partitions import partition_of
-from services.distributed.running import Running, stream_app, told_plainly
+from services.distributed.running import Running, stream_app, told_plainly, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 
@@ -149,7 +149,7 @@ async def _run(
 
         await work_alone("relay", conninfo, settings, running, registry, relay.told, ready, work)
     finally:
-        await kafka.stop()
+        await within(settings.grace_seconds, kafka.stop())
         await asyncio.to_thread(store.close)
 
 
@@ -170,6 +170,6 @@ async def _relay(settings: DistributedSettings, running: Running, relay: Relay) 
     try:
         await running.until_over()
         # What is on its way is acknowledged, and its rows dropped.
-        await ended.wait()
+        await within(settings.grace_seconds, ended.wait())
     finally:
-        await app.stop()
+        await within(settings.grace_seconds, app.stop())

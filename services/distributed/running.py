@@ -7,6 +7,8 @@ process, and a supervisor starts it again.
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -61,6 +63,27 @@ def stream_app(settings: DistributedSettings, name: str) -> faust.App:
         broker_rebalance_timeout=max(settings.session_seconds, 6.0),
         broker_heartbeat_interval=settings.session_seconds / 4,
     )
+
+
+async def within(seconds: float, work: Awaitable[Any]) -> None:
+    """Do what a service does in its end, for so long at most: where Kafka is away its clients never give up.
+
+    What is not done by then ends with the process.
+    """
+    doing = asyncio.ensure_future(work)
+    await asyncio.wait({doing}, timeout=seconds)
+    if not doing.done():
+        doing.cancel()
+        _log.warning("not done in the end: is Kafka away?", seconds=seconds)
+    elif not doing.cancelled():
+        doing.result()
+
+
+def end_by_force(seconds: float, status: int) -> None:
+    """End the process in so many seconds, whatever hangs: a thread that waits for a database, above all."""
+    timer = threading.Timer(seconds, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 class Running:

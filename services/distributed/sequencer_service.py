@@ -25,7 +25,7 @@ from services.distributed.log_errors import LogError
 from services.distributed.log_reader import LogReader, log_reader
 from services.distributed.ops import ops_endpoint
 from services.distributed.partition_writer import PartitionWriter, truncated
-from services.distributed.running import Running, stream_app
+from services.distributed.running import Running, end_by_force, stream_app, within
 from services.distributed.sequencing import Delivery, Fetching, SequencerMetrics, Sequencing
 from services.distributed.settings import DistributedSettings
 from services.distributed.signing import SignerClient
@@ -37,6 +37,12 @@ _LOOK: Final = 1.0
 
 _PATIENCE: Final = 10.0
 """Seconds for which a message may wait for the governing register before that is an alarm."""
+
+_LAST_SECONDS: Final = 5.0
+"""Seconds in which a process that is stalled may still end in order."""
+
+_STALLED: Final = 3
+"""Its exit status: something that is needed could not be reached."""
 
 _log = structlog.get_logger()
 
@@ -60,14 +66,15 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
             app = stream_app(settings, GROUP)
             sequencer = Sequencer(settings, app, lanes, reader, client, registry, running)
             async with ops_endpoint(settings.ops, registry, sequencer.readiness) as ops:
-                await app.start()
+                # From the beginning: the first assignment may hang as well.
                 watching = asyncio.ensure_future(running.part(sequencer.watch)())
                 try:
+                    await app.start()
                     await sequencer.until_assigned()
                     if not running.stopping:
                         ready({"ops": ops})
                     await running.until_over()
-                    await app.consumer.commit()
+                    await within(settings.grace_seconds, app.consumer.commit())
                     if alarms := sequencer.alarms():
                         # An end in order would hide them.
                         raise LogError("; ".join(alarms))
@@ -76,7 +83,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
                     with suppress(asyncio.CancelledError):
                         await watching
                     await sequencer.drop()
-                    await app.stop()
+                    await within(settings.grace_seconds, app.stop())
     finally:
         await client.close()
 
@@ -274,10 +281,13 @@ class Sequencer:
                         at_work.moved_at = now
                 since = at_work.moved_at if at_work is not None else self._assigned_at
                 if partition in self._assigned and now - since > self._settings.stall_seconds:
-                    raise StalledError(
+                    why = (
                         f"partition {partition} has not moved for {now - since:.0f} seconds, with "
                         f"{'an unknown number of' if lag is None else lag} messages waiting"
                     )
+                    _log.error("stalled: the process ends, to be started again", why=why)
+                    end_by_force(_LAST_SECONDS, _STALLED)
+                    raise StalledError(why)
             self._metrics.unsigned.set(sum(len(each.writer.heads.unsigned) for each in self._at_work.values()))
 
     def _sound_alarm(self, partition: int, alarm: tuple[str, str] | None) -> None:
