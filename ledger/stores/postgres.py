@@ -158,6 +158,20 @@ WHERE (new.register, new.size) IN (SELECT register, size FROM changed)
 ORDER BY new.place
 RETURNING 1
 """
+_HOLD: Final = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
+"""What every commit to a partition begins with: whose it is can be looked up, as of a locked row it cannot."""
+
+_PATIENTLY: Final = "SET LOCAL lock_timeout = '2s'"
+
+_END_HOLDER: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid = (hashtext(%s)::bigint & 4294967295)::oid AND objid = (%s)::oid
+"""
+
+_TRIES: Final = 5
+
 _TAKE_OVER: Final = """
 INSERT INTO log_position AS held (topic, partition, epoch, next_offset, last, chain)
 VALUES (%s, %s, 1, 0, NULL, %s)
@@ -541,8 +555,24 @@ class PostgresStore:
         return {register: self._number(register) for register in told - numbers.keys()}
 
     def take_over(self, topic: str, partition: int) -> Position:
-        """Raise the epoch of a partition, or begin it at epoch 1 and offset 0; return where it stands."""
-        with self._transaction() as writer, writer.cursor(binary=True) as cursor:
+        """Raise the epoch of a partition, or begin it at epoch 1 and offset 0; return where it stands.
+
+        A writer that stands still in the middle of its commit would hold the partition for as long as it lives:
+        its connection is ended, and with it a commit that did not happen.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                return self._take_over(topic, partition)
+            except StoreError as error:
+                if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable) or not left:
+                    raise
+            self._rows(_END_HOLDER, (topic, partition))
+        raise AssertionError("the last try returns or raises")
+
+    def _take_over(self, topic: str, partition: int) -> Position:
+        with self._transaction() as writer, writer.transaction(), writer.cursor(binary=True) as cursor:
+            cursor.execute(_PATIENTLY)
+            cursor.execute(_HOLD, (topic, partition))
             ((*held,),) = cursor.execute(_TAKE_OVER, (topic, partition, EMPTY_CHAIN)).fetchall()
             return Position(topic, partition, *held)
 
@@ -721,6 +751,7 @@ def _check(advance: Advance) -> None:
 
 
 def _lock(writer: Connection[Any], before: Position) -> Cursor[Any]:
+    writer.execute(_HOLD, (before.topic, before.partition))
     cursor = writer.cursor(binary=True)
     return cursor.execute(_LOCK_POSITION, (before.topic, before.partition))
 

@@ -23,6 +23,9 @@ from services.distributed.settings import DistributedSettings
 from services.following import cancel
 from services.stopping import Stop
 
+_UNREACHABLE: Final = 3
+"""The exit status of a service that could not reach what it needs."""
+
 _FETCHED: Final = 128
 """Messages that wait in a stream before its partitions are paused."""
 
@@ -68,13 +71,15 @@ def stream_app(settings: DistributedSettings, name: str) -> faust.App:
 async def within(seconds: float, work: Awaitable[Any]) -> None:
     """Do what a service does in its end, for so long at most: where Kafka is away its clients never give up.
 
-    What is not done by then ends with the process.
+    What is not done by then ends with the process, which is ended by force where that hangs too: Faust's own
+    thread may.
     """
     doing = asyncio.ensure_future(work)
     await asyncio.wait({doing}, timeout=seconds)
     if not doing.done():
         doing.cancel()
         _log.warning("not done in the end: is Kafka away?", seconds=seconds)
+        end_by_force(2 * seconds, _UNREACHABLE)
     elif not doing.cancelled():
         doing.result()
 

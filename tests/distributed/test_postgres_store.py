@@ -160,6 +160,33 @@ def test_taking_over_raises_the_epoch_and_changes_nothing_else(store: PostgresSt
     assert store.take_over("another topic", 0) == replace(first, topic="another topic")
 
 
+def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partition(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """False if a paused process kept its successor out, or what it was to commit were there in the end."""
+    reached, go_on = threading.Event(), threading.Event()
+    copy = postgres_module._copy_entries
+
+    def paused(*asked: object) -> None:
+        copy(*asked)  # type: ignore[arg-type]
+        reached.set()
+        go_on.wait(60)
+
+    with closing(PostgresStore(database)) as zombie, closing(PostgresStore(database)) as successor:
+        before = zombie.take_over(SUBMISSIONS, 0)
+        monkeypatch.setattr(postgres_module, "_copy_entries", paused)
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(zombie.commit_log, [batch(REGISTER, None, 3)], step(before, REGISTER, 3, 0))
+            assert reached.wait(60)
+            assert successor.take_over(SUBMISSIONS, 0) == replace(before, epoch=2)
+            # The others go on meanwhile.
+            assert successor.take_over(SUBMISSIONS, 1).epoch == 1
+            go_on.set()
+            with pytest.raises(StoreError):
+                late.result()
+        assert successor.heads() == {}
+
+
 def test_many_that_take_over_at_once_have_an_epoch_each(database: str) -> None:
     """False if a race for a partition left two writers that both believe, and are right, that they are it."""
     stores = [PostgresStore(database) for _ in range(4)]
