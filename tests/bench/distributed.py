@@ -59,11 +59,11 @@ def _backends() -> Iterator[tuple[Path, Kafka, Postgres]]:
         yield folder, broker, database
 
 
-@contextmanager
-def _ledger(folder: Path, broker: Kafka, database: Postgres) -> Iterator[DistributedLedger]:
+@asynccontextmanager
+async def _ledger(folder: Path, broker: Kafka, database: Postgres) -> AsyncIterator[DistributedLedger]:
     """Move a new ledger onto the back ends, with every service that writes."""
     place = folder / uuid4().hex
-    ledger = make_ledger(place / "ledger", registers=(REGISTER, *REGISTERS))
+    ledger = await asyncio.to_thread(make_ledger, place / "ledger", (REGISTER, *REGISTERS))
     with distributed_ledger(place / "services", ledger, broker, database, partitions="8") as it:
         it.start_all(WRITING)
         yield it
@@ -74,14 +74,14 @@ async def run(asked: set[str]) -> list[Measure]:
     found: list[Measure] = []
     with _backends() as (folder, broker, database):
         if asked & set("ik"):
-            with _ledger(folder, broker, database) as it:
+            async with _ledger(folder, broker, database) as it:
                 batch = await _batches(it, broker, database)
                 found += [batch] if "i" in asked else []
                 if "k" in asked:
                     it.stop_all()
                     found.append(await _rebuilt(it, database))
         if "j" in asked:
-            with _ledger(folder, broker, database) as it:
+            async with _ledger(folder, broker, database) as it:
                 found.append(await _alone(it, broker, database))
         if "l" in asked:
             found.append(await _two_sequencers(folder, broker, database))
@@ -309,7 +309,7 @@ async def _two_sequencers(folder: Path, broker: Kafka, database: Postgres) -> Me
     """(l) Eight registers, one sequencer and then two."""
     rates = []
     for second in (False, True):
-        with _ledger(folder, broker, database) as it:
+        async with _ledger(folder, broker, database) as it:
             if second:
                 await asyncio.to_thread(it.start, "sequencer", "second")
             waiting = [_signed(register, BATCH) for _ in range(BATCHES // 8) for register in REGISTERS]

@@ -837,7 +837,9 @@ async def test_what_is_too_much_for_a_broker_that_stands_still_is_refused_and_la
                     told = await _refusals(caller, load.sign(REGISTERS[0], 2), 8.0)
                 finally:
                     os.kill(fresh_kafka.pid, signal.SIGCONT)
-                assert set(told) == {"OVERLOADED", "BACKEND_DOWN"}
+                # And BACKEND_DOWN for what was on its way, unless the broker goes on before that is told.
+                assert "OVERLOADED" in told
+                assert set(told) <= {"OVERLOADED", "BACKEND_DOWN"}
                 for reason, errors in told.items():
                     assert all(each.retry_after for each in errors), reason
                     code = CODE.RESOURCE_EXHAUSTED if reason == "OVERLOADED" else CODE.UNAVAILABLE
