@@ -180,6 +180,8 @@ async def _carried(broker: Kafka, database: Postgres, values: Sequence[bytes]) -
             )
             done = index = 0
             while done < len(values):
+                if sending.done():
+                    sending.result()
                 for messages in (await consumer.getmany(timeout_ms=500)).values():
                     entries = [entry for message in messages for entry in decode_entries(message.value)]
                     await asyncio.to_thread(_copied, connection, table, index, entries)
