@@ -28,7 +28,7 @@ STAGES: Final = (
     (
         "distributed: Kafka, PostgreSQL, every service",
         # A file at a time: each worker has one broker and one database server for all its files.
-        [*PYTEST, "-n", "2", "--dist", "loadfile", "tests/distributed"],
+        [*PYTEST, "-n", "2", "--dist", "loadfile", "-m", "not soak", "tests/distributed"],
     ),
     ("structure: imports, layout", [*PYTEST, "tests/test_imports.py"]),
 )

@@ -47,7 +47,7 @@ from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.supervision import supervised
 from tests.support.topic_surgery import surgery
 
-pytestmark = [pytest.mark.hammer, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.hammer, pytest.mark.soak, pytest.mark.timeout(1_800)]
 
 ROUNDS = int(os.environ.get("DAYBOOK_ROUNDS", "3"))
 """Kills under load."""
