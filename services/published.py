@@ -159,14 +159,6 @@ class Published:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    def look_again(self, register: str) -> None:
-        """Take note that cosignatures were kept by another process. Called in the event loop's thread."""
-        if self._sealing is not None:
-            self._sealing.latest.pop(register, None)
-        self._wake(register)
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     async def until_sealed(self, register: str, size: int) -> SealedCheckpoint | None:
         """Wait for a sealed checkpoint of at least `size` entries.
 
