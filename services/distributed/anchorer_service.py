@@ -28,7 +28,7 @@ from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, stream_app, told_plainly, within
+from services.distributed.running import Running, served, stream_app, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.distributed.topics import check_topics
@@ -104,12 +104,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises StoreError or OSError where PostgreSQL or Kafka cannot be reached; SplitViewError where the log's key
     has signed what the store does not hold; TopicsError.
     """
-    running = Running()
-    running.stop.on_signals()
-    try:
-        await _run(settings, ready, running)
-    except Exception as error:
-        raise told_plainly(error) from error
+    await served(lambda running: _run(settings, ready, running))
 
 
 async def _run(

@@ -24,7 +24,7 @@ from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, stream_app, told_plainly, within
+from services.distributed.running import Running, served, stream_app, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.signing import SignerClient
 from services.distributed.topics import check_topics
@@ -156,12 +156,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises SplitViewError where a witness knows what neither the signer nor the store does; StoreError or
     OSError where PostgreSQL, Kafka or the file of issuers cannot be reached; TopicsError.
     """
-    running = Running()
-    running.stop.on_signals()
-    try:
-        await _run(settings, ready, running)
-    except Exception as error:
-        raise told_plainly(error) from error
+    await served(lambda running: _run(settings, ready, running))
 
 
 async def _run(

@@ -22,7 +22,7 @@ from services.distributed.governed import governed_policies
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
 from services.distributed.projection import ProjectedRegisters
-from services.distributed.running import Running, stream_app, told_plainly, within
+from services.distributed.running import Running, served, stream_app, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 from services.published import Published
@@ -100,12 +100,7 @@ async def run(
     With `from_zero` what is counted is forgotten first. Raises StoreError or OSError where PostgreSQL or Kafka
     cannot be reached; SplitViewError where the log's key has signed what the store does not hold; TopicsError.
     """
-    running = Running()
-    running.stop.on_signals()
-    try:
-        await _run(settings, ready, running, from_zero)
-    except Exception as error:
-        raise told_plainly(error) from error
+    await served(lambda running: _run(settings, ready, running, from_zero))
 
 
 async def _run(

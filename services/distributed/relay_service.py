@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ledger.event_log import CHECKPOINTS, OutboxRow
 from ledger.stores.postgres import PostgresStore
-from services.distributed.kafka_clients import MAX_MESSAGE, producer
+from services.distributed.kafka_clients import producer
 from services.distributed.only_one import work_alone
 from services.distributed.partitions import partition_of
-from services.distributed.running import Running, stream_app, told_plainly, within
+from services.distributed.running import Running, served, stream_app, within
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 
@@ -34,9 +34,6 @@ POLL: Final = 1.0
 """Seconds after which the outbox is looked at although nobody has said that there is news."""
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
-
-_OVERHEAD: Final = 1_024
-"""Bytes that Kafka may add to a message."""
 
 _log = structlog.get_logger()
 
@@ -87,18 +84,10 @@ class Relay:
                 await asyncio.to_thread(self._store.wait_for_outbox, POLL)
 
     async def send(self, rows: Sequence[OutboxRow]) -> None:
-        """Send messages in order; return when every in-sync copy has all of them. Raises KafkaError.
-
-        A quarantined message that came compressed may be too large to be copied as it is. It must hold up
-        nothing behind it, and it is in the store whole.
-        """
-        acknowledged = []
-        for row in rows:
-            if len(row.key) + len(row.value) > MAX_MESSAGE - _OVERHEAD:
-                _log.error("too large to be copied to Kafka: it is in the table quarantine", topic=row.topic)
-                continue
-            sending = self._kafka.send(self._topic(row), row.value, row.key, self._partition(row))
-            acknowledged.append(await sending)
+        """Send messages in order; return when every in-sync copy has all of them. Raises KafkaError."""
+        acknowledged = [
+            await self._kafka.send(self._topic(row), row.value, row.key, self._partition(row)) for row in rows
+        ]
         await asyncio.gather(*acknowledged)
         for row in rows:
             self._sent.labels(row.topic).inc()
@@ -124,12 +113,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises StoreError or OSError where PostgreSQL or Kafka cannot be reached, TopicsError where a topic is not
     as it must be.
     """
-    running = Running()
-    running.stop.on_signals()
-    try:
-        await _run(settings, ready, running)
-    except Exception as error:
-        raise told_plainly(error) from error
+    await served(lambda running: _run(settings, ready, running))
 
 
 async def _run(

@@ -153,6 +153,16 @@ class Running:
         await asyncio.wait([*waited, self._failed], return_when=asyncio.FIRST_COMPLETED)
 
 
+async def served(work: Callable[[Running], Awaitable[None]]) -> None:
+    """Run a service until it is told to stop. Raises what failed first, as `told_plainly` says it."""
+    running = Running()
+    running.stop.on_signals()
+    try:
+        await work(running)
+    except Exception as error:
+        raise told_plainly(error) from error
+
+
 def told_plainly(error: BaseException) -> BaseException:
     """Return an error of the clients as one that commands know: Kafka and PostgreSQL could not be reached."""
     match error:

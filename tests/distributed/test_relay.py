@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from ledger.event_log import CHECKPOINTS, REJECTIONS
+from ledger.event_log import CHECKPOINTS
 from ledger.store import EMPTY_HEAD, Batch, StoredNote
 from ledger.stores.postgres import PostgresStore
 from services.distributed.partitions import partition_of
@@ -165,19 +164,3 @@ async def test_a_relay_whose_lock_is_lost_ends(ground: Ground, store: PostgresSt
         await until_role(relay, "active")
         ground.end_connections("daybook relay lock")
         assert relay.process.wait(30) == 3
-
-
-async def test_a_message_too_large_to_be_copied_holds_up_nothing(ground: Ground, store: PostgresStore) -> None:
-    """False if whoever sent a large compressed message to the topic stopped every checkpoint behind it."""
-    with psycopg.connect(ground.database) as connection:
-        connection.execute(
-            "INSERT INTO outbox (topic, key, value) VALUES (%s, %s, %s)",
-            (REJECTIONS, b"key", bytes(5 * 1024 * 1024)),
-        )
-    publish(store, 1)
-    with service(ground, "relay") as relay:
-        await until_sent(store)
-        assert "too large" in relay.log.read_text(encoding="utf-8")
-    async with Topic(ground, CHECKPOINTS) as topic:
-        await topic.until(len(REGISTERS))
-        assert first_seen(topic) == {name: [1] for name in REGISTERS}
