@@ -35,8 +35,9 @@ from services.demo.steps import (
     verify_all,
     write_records,
 )
-from services.local.kafka import Kafka, kafka
-from services.local.postgres import Postgres, postgres
+from services.local.kafka import Kafka, KafkaMissingError, kafka
+from services.local.ports import free_port
+from services.local.postgres import Postgres, PostgresMissingError, postgres
 
 _DATABASE: Final = "daybook"
 
@@ -60,6 +61,9 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="daybook-distributed-") as folder:
             _run(Path(folder))
+    except (KafkaMissingError, PostgresMissingError) as error:
+        print(f"\nThe demo cannot run here: {error}", file=sys.stderr)
+        return 3
     except DemoError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
@@ -71,6 +75,11 @@ def main() -> int:
 
 def _run(folder: Path) -> None:
     with ExitStack() as running:
+        # First: where one of them is missing, nothing else is begun.
+        broker, database = (
+            running.enter_context(kafka(folder / "kafka")),
+            running.enter_context(_database(folder)),
+        )
         say("1. A ledger in a directory: its keys, its governing register, two witnesses, the registers.")
         daybook(folder, "init", "ledger", "--origin", ORIGIN, "--operator", "The demo")
         start_witnesses(folder, running)
@@ -79,11 +88,7 @@ def _run(folder: Path) -> None:
         daybook(folder, "export", "ledger", "begun.export")
 
         say("2. Kafka and PostgreSQL, and the ledger moved onto them: its event log first, all else from that.")
-        settings = _settings(
-            folder,
-            running.enter_context(kafka(folder / "kafka")),
-            running.enter_context(_database(folder)),
-        )
+        settings = _settings(folder, broker, database)
         for command in (
             ("migrate",),
             ("topics",),
@@ -136,6 +141,7 @@ def _settings(folder: Path, broker: Kafka, database: Postgres) -> Mapping[str, s
         "PARTITIONS": "4",
         "DATABASE": database.dsn(_DATABASE, password=""),
         "DATABASE_PASSWORD_FILE": str(password),
+        "SIGNER": f"127.0.0.1:{free_port()}",
         "LOG_KEY": str(folder / "ledger/keys/log"),
         "ACKNOWLEDGEMENT_KEY": str(folder / "ledger/keys/acknowledgements"),
         "SIGNER_MARKS": str(folder / "signer.marks"),
