@@ -38,6 +38,7 @@ class Partition:
     """A partition at work, and what it has asked for."""
 
     work: Sequencing
+    ended: Callable[[], bool]
     told: list[str] = field(default_factory=list[str])
     acknowledged: list[int] = field(default_factory=list[int])
     gap: bool = False
@@ -75,8 +76,8 @@ async def at_work(database: str) -> AsyncIterator[Partition]:
             lambda: found[0].told.append("pause"), lambda: found[0].told.append("resume"), seek, check
         )
         work = Sequencing(writer, lane, _NoSigner(), fetching, SequencerMetrics(CollectorRegistry()))
-        found.append(Partition(work))
         task = asyncio.create_task(work.run())
+        found.append(Partition(work, task.done))
         try:
             yield found[0]
             if task.done():
@@ -132,8 +133,8 @@ async def missing(database: str) -> None:
     async with at_work(database) as partition:
         partition.gap = True
         partition.deliver(3)
-        await partition.until(lambda: "check 0" in partition.told)
-        await asyncio.sleep(0)
+        await partition.until(partition.ended)
+        assert partition.told[-1] == "check 0"
 
 
 async def test_a_message_that_the_topic_does_not_have_is_an_alarm(fresh_database: str) -> None:
