@@ -188,10 +188,38 @@ LEFT JOIN quarantine ON done.kind = 4 AND quarantine.position = done.position
 WHERE log_position.topic = %s AND log_position.partition = %s AND done.log_offset >= %s AND done.log_offset < %s
 ORDER BY done.log_offset
 """
-_TILES: Final = """
+_TILE: Final = """
 SELECT level, index, string_agg(hashes, ''::bytea ORDER BY first),
     max(first * 32 + length(hashes)), sum(length(hashes))::bigint
 FROM tile WHERE register = %s AND
+"""
+
+# Each key is looked up by itself (OFFSET 0 keeps it so): a plan that was made, and kept, while a table was
+# small would otherwise read all of a register for every batch.
+_TILES: Final = f"""
+SELECT found.* FROM unnest(%b::smallint[], %b::bigint[]) AS wanted (level, index)
+CROSS JOIN LATERAL (
+    {_TILE} level = wanted.level AND index = wanted.index GROUP BY level, index OFFSET 0
+) AS found
+"""  # noqa: S608
+_SUBMISSIONS: Final = """
+SELECT wanted.key, found.* FROM unnest(%b::bytea[]) AS wanted (key)
+CROSS JOIN LATERAL (
+    SELECT first, count FROM submission WHERE register = %s AND submission_id = wanted.key OFFSET 0
+) AS found
+"""
+_VERSIONS: Final = """
+SELECT wanted.key, found.* FROM unnest(%b::bytea[]) AS wanted (key)
+CROSS JOIN LATERAL (
+    SELECT version, entry FROM record WHERE register = %s AND record_id = wanted.key OFFSET 0
+) AS found
+"""
+_REJECTIONS: Final = """
+SELECT wanted.key, found.* FROM unnest(%b::bytea[]) AS wanted (key)
+CROSS JOIN LATERAL (
+    SELECT entry FROM rejection WHERE register = %s AND submission_id = wanted.key
+    ORDER BY entry DESC LIMIT 1
+) AS found
 """
 _COSIGNED: Final = "SELECT size, name, key_id, first, last FROM cosignature WHERE register = %s"
 
@@ -303,38 +331,23 @@ class PostgresStore:
         once = list(dict.fromkeys(wanted))
         if not once:
             return []
-        rows = self._rows(
-            f"{_TILES} (level, index) IN (SELECT * FROM unnest(%b::smallint[], %b::bigint[])) "  # noqa: S608
-            "GROUP BY level, index",
-            (number, [level for level, _ in once], [index for _, index in once]),
-        )
+        rows = self._rows(_TILES, ([level for level, _ in once], [index for _, index in once], number))
         found = {(tile.level, tile.index): tile.data for tile in (_tile(register, row) for row in rows)}
         return [found.get(place, b"") for place in wanted]
 
     def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
         """Return where those of the submissions stand that the register holds."""
-        rows = self._rows(
-            "SELECT submission_id, first, count FROM submission "
-            "WHERE register = %s AND submission_id = ANY(%b::bytea[])",
-            (self._number(register), list(dict.fromkeys(ids))),
-        )
+        rows = self._rows(_SUBMISSIONS, (list(dict.fromkeys(ids)), self._number(register)))
         return {key: Run(first, count) for key, first, count in rows}
 
     def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
         """Return every version that the register holds of these records, in any order."""
-        rows = self._rows(
-            "SELECT record_id, version, entry FROM record WHERE register = %s AND record_id = ANY(%b::bytea[])",
-            (self._number(register), list(dict.fromkeys(record_ids))),
-        )
+        rows = self._rows(_VERSIONS, (list(dict.fromkeys(record_ids)), self._number(register)))
         return [RecordAt(*row) for row in rows]
 
     def rejection(self, register: str, submission_ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the index of the latest rejection of each of the submissions that was rejected."""
-        rows = self._rows(
-            "SELECT submission_id, max(entry) FROM rejection "
-            "WHERE register = %s AND submission_id = ANY(%b::bytea[]) GROUP BY submission_id",
-            (self._number(register), list(dict.fromkeys(submission_ids))),
-        )
+        rows = self._rows(_REJECTIONS, (list(dict.fromkeys(submission_ids)), self._number(register)))
         return dict(rows)
 
     def note(self, register: str, at_most: int) -> StoredNote | None:
@@ -358,7 +371,7 @@ class PostgresStore:
 
     def all_tiles(self, register: str) -> Iterator[StoredTile]:
         """Yield every tile of a register, by level and index."""
-        statement = f"{_TILES} (level, index) > (%s, %s) GROUP BY level, index ORDER BY level, index LIMIT 64"
+        statement = f"{_TILE} (level, index) > (%s, %s) GROUP BY level, index ORDER BY level, index LIMIT 64"
         number, last = self._number(register), (-1, 0)
         while rows := self._rows(statement, (number, *last)):
             yield from (_tile(register, row) for row in rows)

@@ -8,11 +8,14 @@ what the database says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+FETCH_WAIT: Final = 50
+"""Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
 
 Positions = Callable[[], Mapping[TP, int]]
 """Tells the next offset of each partition that has a writer."""
@@ -21,9 +24,21 @@ Committed = Callable[[Mapping[TP, int]], None]
 """Is told, before each seek, what the group had committed."""
 
 
+class _PromptThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer: Any = super()._create_worker_consumer(transport)
+        # One request is under way at a time: a partition that is resumed, or whose messages were taken late,
+        # waits until the broker has answered for the others. Faust asks it to hold that back for 1.5 seconds.
+        consumer._fetch_max_wait_ms = FETCH_WAIT
+        return consumer
+
+
 class _PositionedConsumer(driver.Consumer):
     positions: Positions
     told: Committed
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _PromptThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
         """Seek every partition that has a writer to its position; the others are not to be read."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,12 +31,12 @@ _WAIT_AGAIN: Final = 0.05
 """Seconds after which the governing register is looked at again."""
 
 _FETCH_AGAIN: Final = 0.5
-"""Seconds in which messages that were fetched before a seek have passed."""
+"""Seconds after a seek in which its message comes, and those that were fetched before it have passed."""
 
 _FRUITLESS: Final = 4
 """Seeks in vain after which the topic itself is asked what it holds."""
 
-_QUEUED_BYTES: Final = 8 * 1024 * 1024
+_QUEUED_BYTES: Final = 16 * 1024 * 1024
 """Bytes of messages that wait in one partition's queue before no more are fetched for it."""
 
 _QUEUED: Final = 2 * MAX_MESSAGES
@@ -137,6 +138,7 @@ class Sequencing:
         self._bytes = 0
         self._expected = writer.position.next_offset
         self._news = asyncio.Event()
+        self._came = asyncio.Event()
         self._unsigned = asyncio.Event()
         # Also where nothing waits: the marks may be beyond the store.
         self._unsigned.set()
@@ -163,6 +165,7 @@ class Sequencing:
             self._news.set()
             return
         self._missed = False
+        self._came.set()
         self._expected += 1
         self._queue.append(delivery)
         self._bytes += len(message.value)
@@ -210,9 +213,14 @@ class Sequencing:
             self._bytes -= len(delivery.message.value)
             delivery.ack()
         if self._paused and self._bytes < _QUEUED_BYTES // 2 and len(self._queue) < _QUEUED // 2:
-            self._paused = False
-            self._fetching.resume()
+            await self._resume()
         return self.waiting is not None
+
+    async def _resume(self) -> None:
+        # Faust drops what it had fetched of a partition that is paused, and would go on beyond it.
+        self._paused = self._missed = False
+        await self._fetching.seek(self._expected)
+        self._fetching.resume()
 
     async def _sign_all(self) -> None:
         away = False
@@ -235,8 +243,11 @@ class Sequencing:
         """Fetch from where messages were missed. Raises LogError where the topic itself lacks them."""
         self._metrics.refetches.inc()
         expected = self._expected
+        self._came.clear()
         await self._fetching.seek(expected)
-        await asyncio.sleep(_FETCH_AGAIN)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FETCH_AGAIN):
+                await self._came.wait()
         # What came from beyond meanwhile was fetched before, or else the next seek finds it again.
         if self._expected != expected:
             self._fruitless = 0

@@ -128,6 +128,18 @@ async def test_it_is_fetched_again_until_it_comes(fresh_database: str) -> None:
         assert "check 0" not in partition.told
 
 
+async def test_what_comes_again_is_not_kept_waiting(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages that were fetched again stand still until the time for them is over."""
+    monkeypatch.setattr(sequencing, "_FETCH_AGAIN", 3600.0)
+    async with at_work(fresh_database) as partition:
+        partition.deliver(1)
+        await partition.until(lambda: "seek 0" in partition.told)
+        partition.deliver(0, 1)
+        await partition.until(lambda: partition.work.done == 2)
+
+
 async def missing(database: str) -> None:
     """Deliver a message behind one that the topic does not have."""
     async with at_work(database) as partition:
@@ -154,4 +166,5 @@ async def test_too_many_messages_pause_the_partition_until_they_are_done(
         partition.deliver(2, 3, 4, size=30)
         assert partition.told == ["pause"]
         await partition.until(lambda: partition.work.done == 5)
-        assert partition.told == ["pause", "resume"]
+        # What was fetched before the pause is dropped by whoever delivers.
+        assert partition.told == ["pause", "seek 5", "resume"]
