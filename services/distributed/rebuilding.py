@@ -35,7 +35,7 @@ MESSAGES_TOGETHER: Final = 5_000
 BYTES_TOGETHER: Final = 16 * 1024 * 1024
 """Bytes after which a commit takes no further message."""
 
-_MANY: Final = 2_000
+_MANY: Final = 400
 """Messages from which on it is worth to start other processes."""
 
 _LOOK_SECONDS: Final = 0.5
