@@ -23,7 +23,7 @@ from typing import Final
 from ledger.checkpoints import Checkpoint
 from ledger.entries import parse_entry, submission_body_of, submission_id
 from ledger.errors import LedgerError, MalformedError, StoreError
-from ledger.fsck_spans import SPAN, Ground, Problem, Span, SpanReport, check_span
+from ledger.fsck_spans import SPAN, Ground, Problem, Span, SpanReport, check_span, is_rejection
 from ledger.governing import GOVERNING, Fold, judge_governance
 from ledger.hashing import HASH_SIZE, Hash
 from ledger.notes import VerifierKey
@@ -277,7 +277,8 @@ def _check_rows(ground: Ground, register: str, size: int, reports: Sequence[Span
     """Compare the index tables with the entries: the spans looked up every row, so only strays are left."""
     store = ground.store
     submissions, records = store.row_counts(register)
-    if not sum(report.records for report in reports) == records == size:
+    taken = sum(report.taken for report in reports)
+    if not sum(report.records for report in reports) == records == size - taken:
         yield from _wrong_records(store, register, size)
     if (
         not sum(report.runs for report in reports)
@@ -295,10 +296,16 @@ def _wrong_records(store: Store, register: str, size: int) -> Iterator[Problem]:
             yield Problem(register, place, f"entry {at.index} is not that version of that record")
     for begin in range(0, size, _LOOKED_UP):
         wanted = _records(store, register, begin, min(begin + _LOOKED_UP, size))
-        there = set(store.versions(register, [at.record_id for at in wanted]))
+        rows = store.versions(register, [(at.record_id, at.version) for at in wanted])
+        there = {(at.record_id, at.version): at.index for at in rows}
         for at in wanted:
-            if at not in there:
+            index = there.get((at.record_id, at.version), size)
+            if index != at.index and not (index < at.index and _rejects(store, register, at.index)):
                 yield Problem(register, f"entry {at.index}", "has no record row")
+
+
+def _rejects(store: Store, register: str, index: int) -> bool:
+    return any(map(is_rejection, store.entries(register, index, index + 1)))
 
 
 def _records(store: Store, register: str, begin: int, end: int) -> list[RecordAt]:

@@ -82,7 +82,8 @@ class SpanReport:
 
     `carried` entries at its begin are left to the span before, whose last submission they end; `overhang` is
     how many of the next one were checked here for the same reason. `tiles` are its nodes at level 8;
-    `records` and `runs` say for how many entries and submissions the index tables have the very row;
+    `records` and `runs` say for how many entries and submissions the index tables have the very row; `taken`
+    rejections need none: an earlier entry has their record_id.
     `views` the first and last governing_size. Of `cosignatures`, `unchecked` are of witnesses whom no published
     policy names.
     """
@@ -98,12 +99,22 @@ class SpanReport:
     cosignatures: int
     unchecked: int
     records: int
+    taken: int
     runs: int
     views: tuple[int, int] | None
     problems: tuple[Problem, ...]
 
 
 Wrong = Callable[[str, str], None]
+
+
+def is_rejection(data: bytes) -> bool:
+    """Tell whether an entry is one that rejects a submission, written by the ledger."""
+    try:
+        entry = parse_entry(data)
+        return entry.membership is None and read_header(entry.record).type == "submission.rejected/1"
+    except MalformedError:
+        return False
 
 
 def check_span(ground: Ground, span: Span) -> SpanReport:
@@ -127,7 +138,7 @@ def check_span(ground: Ground, span: Span) -> SpanReport:
         cosigned.run()
     except StoreError as error:
         wrong(f"entries {span.begin} to {span.end - 1}", str(error))
-        return SpanReport(span.begin, 0, 0, 0, 0, (), (), (), 0, 0, 0, 0, None, tuple(problems))
+        return SpanReport(span.begin, 0, 0, 0, 0, (), (), (), 0, 0, 0, 0, 0, None, tuple(problems))
     return SpanReport(
         span.begin,
         len(entries),
@@ -140,6 +151,7 @@ def check_span(ground: Ground, span: Span) -> SpanReport:
         cosigned.count,
         cosigned.unchecked,
         walk.records,
+        walk.taken,
         walk.runs,
         walk.views,
         tuple(problems),
@@ -175,6 +187,7 @@ class _Walk:
         self.overhang = 0
         self.submissions = 0
         self.records = 0
+        self.taken = 0
         self.runs = 0
         self._runs: dict[bytes, Run] = {}
         self.views: tuple[int, int] | None = None
@@ -223,9 +236,13 @@ class _Walk:
             if header.register != self._span.register:
                 self._wrong(f"entry {index}", f"its record is of register {header.register!r}")
             wanted.append((record_key(header), header.version, index))
-        held = self._ground.store.versions(self._span.register, [key for key, _, _ in wanted])
-        there = {(at.record_id, at.version, at.index) for at in held}
-        self.records = sum(row in there for row in wanted)
+        rows = self._ground.store.versions(self._span.register, [row[:2] for row in wanted])
+        held = {(at.record_id, at.version): at.index for at in rows}
+        self.records = sum(held.get(row[:2]) == row[2] for row in wanted)
+        self.taken = sum(
+            held.get((key, version), index) < index and is_rejection(self._entries[index - self._span.begin])
+            for key, version, index in wanted
+        )
 
     def _look_up_runs(self) -> None:
         held = self._ground.store.submissions(self._span.register, list(self._runs))

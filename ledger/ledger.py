@@ -344,11 +344,11 @@ class Turn:
     def _replay_ledger_written(self, draft: Draft, message: Message, header: Header) -> Outcome:
         if not ledger_may_write(header.type, message.register):
             return Quarantined(f"{header.type} cannot stand unsigned in {message.register}")
-        known = draft.registered([header]).get(header.record_id, {})
-        if known:
-            index = next(iter(known.values())).index
-            assert index is not None  # noqa: S101 - only judge_records makes versions without index
-            return Known(Run(index, 1))
+        for held in draft.registered([header]).get(header.record_id, {}).values():
+            assert held.index is not None  # noqa: S101 - only judge_records makes versions without index
+            # A rejection stands, also where a department has taken its record_id before (docs/readings.md).
+            if header.type != _REJECTED or draft.is_ledger_written(held.index):
+                return Known(Run(held.index, 1))
         view = message.acceptance.governing_size
         if message.register != GOVERNING:
             if view > self._fold.size:
@@ -393,7 +393,9 @@ class Turn:
         )
         acceptance = message.acceptance
         entry = form_ledger_entry(record, acceptance.accepted_at, acceptance.governing_size)
-        self._append(draft, Message(message.register, acceptance, (entry,), None), [read_header(record)])
+        header = read_header(record)
+        draft.look_up((), [header])
+        self._append(draft, Message(message.register, acceptance, (entry,), None), [header])
         draft.note_rejection(submission.submission_id, index)
         return Rejected(refusal, index)
 

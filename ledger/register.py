@@ -5,7 +5,7 @@ Nothing here reads a clock or decides who may write; see `rules` and `governing`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,8 +96,8 @@ class Draft:
         self._entries: list[bytes] = []
         self._submissions: dict[bytes, Run] = {}
         self._records: list[RecordAt] = []
-        self._added: dict[str, list[tuple[Header, bytes, int]]] = {}
-        self._stored: dict[str, dict[int, RecordAt]] = {}
+        self._added: dict[str, dict[int, Earlier]] = {}
+        self._stored: dict[str, dict[int, Earlier]] = {}
         self._known: dict[bytes, Run] = {}
         self._rejections: dict[bytes, int] = {}
         self.governing_size = self._edge.governing_size
@@ -111,33 +111,36 @@ class Draft:
         """Tell whether there is anything to commit: entries, or a register that was just opened."""
         return bool(self._entries) or (opened and self._expected is None)
 
-    def look_up(self, submission_ids: Iterable[bytes], headers: Iterable[Header]) -> None:
-        """Read, in two queries, what the store knows of these submissions and records."""
+    def look_up(self, submission_ids: Iterable[bytes], headers: Collection[Header]) -> None:
+        """Read, in a few queries, what the store knows of these submissions and records."""
         if self._expected is None:
             return
         self._known.update(self._store.submissions(self._register, list(submission_ids)))
-        keys = {record_key(header): header.record_id for header in headers}
-        for found in self._store.versions(self._register, list(keys)):
-            self._stored.setdefault(keys[found.record_id], {})[found.version] = found
+        for record_id, versions in registered_now(self._store, self._register, headers).items():
+            self._stored.setdefault(record_id, {}).update(versions)
 
     def run_of(self, submission_id: bytes) -> Run | None:
         """Return where a submission stands, in the store or in this draft. It must have been looked up."""
         return self._submissions.get(submission_id) or self._known.get(submission_id)
 
     def registered(self, headers: Sequence[Header]) -> Registered:
-        """Return all registered versions of the records named, with their bytes. They must be looked up."""
+        """Return, of the records named, the latest version and those that they are. They must be looked up."""
         if not self._stored and not self._added:
             return {}
-        found: dict[str, Mapping[int, Earlier]] = {}
+        found: dict[str, dict[int, Earlier]] = {}
         for header in headers:
-            stored = self._stored.get(header.record_id, {})
-            added = self._added.get(header.record_id, ())
-            if stored or added:
-                earlier = {version: _earlier(self._store, self._register, at) for version, at in stored.items()}
-                # Made only here: hardly any record has two versions in one commit.
-                found[header.record_id] = earlier | {
-                    one.version: Earlier(one, record, at) for one, record, at in added
-                }
+            added = self._added.get(header.record_id)
+            known = found.get(header.record_id)
+            if known is None:
+                known = dict(self._stored.get(header.record_id, ()))
+                if added:
+                    # What is added follows what is stored, so that the last added is the latest.
+                    last = next(reversed(added))
+                    known[last] = added[last]
+                if known:
+                    found[header.record_id] = known
+            if added and header.version in added:
+                known[header.version] = added[header.version]
         return found
 
     def add(self, message: Message, headers: Sequence[Header]) -> Run:
@@ -149,9 +152,18 @@ class Draft:
             self.governing_size = message.acceptance.governing_size
         records = message.records()
         for index, (header, record) in enumerate(zip(headers, records, strict=True), run.first):
-            self._records.append(RecordAt(record_key(header), header.version, index))
-            self._added.setdefault(header.record_id, []).append((header, record, index))
+            added = self._added.setdefault(header.record_id, {})
+            # A department may have taken the record_id of a rejection: which record that is stays as it was.
+            if header.version not in added and header.version not in self._stored.get(header.record_id, ()):
+                self._records.append(RecordAt(record_key(header), header.version, index))
+                added[header.version] = Earlier(header, record, index)
         return run
+
+    def is_ledger_written(self, index: int) -> bool:
+        """Tell whether the entry at `index`, in the store or in this draft, belongs to no submission."""
+        place = index - self._edge.head.size
+        data = self._entries[place] if place >= 0 else _entry(self._store, self._register, index)
+        return parse_entry(data).membership is None
 
     def note_rejection(self, submission_id: str, index: int) -> None:
         """Note that the entry at `index` rejects a submission, so that whoever sent it finds that."""
@@ -177,21 +189,36 @@ class Draft:
         return batch, Edge(after, extension.after, tails, self.governing_size), extension
 
 
-def registered_now(store: Store, register: str, headers: Iterable[Header]) -> Registered:
-    """Return all versions that a store holds of the records named, with their bytes."""
-    keys = {record_key(header): header.record_id for header in headers}
+def registered_now(
+    store: Store, register: str, headers: Collection[Header]
+) -> Mapping[str, Mapping[int, Earlier]]:
+    """Return, of the records named, the latest version that a store holds and those that they are.
+
+    A record may have any number of versions: what this costs does not depend on it.
+    """
+    named = {record_key(header): header.record_id for header in headers}
+    rows = store.latest_versions(register, list(named))
+    latest = {at.record_id: at.version for at in rows}
+    earlier = [
+        (record_key(one), one.version) for one in headers if one.version < latest.get(record_key(one), 0)
+    ]
+    if earlier:
+        rows += store.versions(register, earlier)
     found: dict[str, dict[int, Earlier]] = {}
-    for at in store.versions(register, list(keys)):
-        found.setdefault(keys[at.record_id], {})[at.version] = _earlier(store, register, at)
+    entries = store.entries_at(register, [at.index for at in rows]) if rows else {}
+    for at in rows:
+        if at.index not in entries:
+            raise StoreError(f"{register}: entry {at.index} is missing")
+        record = entries[at.index].partition(b"\n")[2]
+        found.setdefault(named[at.record_id], {})[at.version] = Earlier(read_header(record), record, at.index)
     return found
 
 
-def _earlier(store: Store, register: str, at: RecordAt) -> Earlier:
-    entries = store.entries(register, at.index, at.index + 1)
+def _entry(store: Store, register: str, index: int) -> bytes:
+    entries = store.entries(register, index, index + 1)
     if not entries:
-        raise StoreError(f"{register}: entry {at.index} is missing")
-    record = entries[0].partition(b"\n")[2]
-    return Earlier(read_header(record), record, at.index)
+        raise StoreError(f"{register}: entry {index} is missing")
+    return entries[0]
 
 
 def _grow(tails: tuple[bytes, ...], extension: Extension) -> tuple[list[StoredTile], tuple[bytes, ...]]:

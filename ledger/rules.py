@@ -7,6 +7,7 @@ of this software, so that a replay decides the same.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,15 @@ from ledger.entries import Message
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.records import Record
 from ledger.values import FromOne, is_uuid
+
+_DEEPEST: Final = 256
+"""Objects and arrays of a record nest at most this deep; registration lets through far less.
+
+The decoder itself gives up where the stack of whoever calls it ends, which no two callers agree on.
+"""
+
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[\[{]|[\]}]")
 
 _WITHDRAWN: Final = "decision.withdrawn/1"
 
@@ -43,6 +53,8 @@ _decode_header = msgspec.json.Decoder(Header).decode
 
 def read_header(record: bytes) -> Header:
     """Return the header of a record. Raises MalformedError where registration cannot have let it through."""
+    if _is_too_deep(record):
+        raise MalformedError(f"record: it nests more than {_DEEPEST} deep")
     try:
         header = _decode_header(record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -50,6 +62,17 @@ def read_header(record: bytes) -> Header:
     if not is_uuid(header.record_id):
         raise MalformedError(f"record: {header.record_id[:80]!r} is no record_id")
     return header
+
+
+def _is_too_deep(record: bytes) -> bool:
+    if record.count(b"{") + record.count(b"[") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", record)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def header_of(record: Record) -> Header:
@@ -78,7 +101,7 @@ class Earlier:
 
 
 Registered = Mapping[str, Mapping[int, Earlier]]
-"""For each record_id, the versions that count as registered."""
+"""For each record_id, of the versions that count as registered: the latest, and those that are asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +158,7 @@ _MEANING: Final = {
 def judge_records(message: Message, headers: Sequence[Header], registered: Registered) -> Refusal | None:
     """Return the first refusal of a submission's records, in order, or None.
 
-    `registered` has all versions of every record_id that `headers` name.
+    `registered` has, of every record_id that `headers` name, the latest version and the versions that they are.
     """
     within: dict[str, dict[int, Earlier]] = {}
     repeats = len({header.record_id for header in headers}) < len(headers)

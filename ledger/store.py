@@ -120,6 +120,10 @@ class Store(Protocol):
         """Return the entries [begin, end), fewer where the register ends earlier."""
         ...
 
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Return the entries at these indices, without those that are not there."""
+        ...
+
     def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
         ...
@@ -128,8 +132,12 @@ class Store(Protocol):
         """Return where those of the submissions stand that the register holds."""
         ...
 
-    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
-        """Return every version that the register holds of these records, in any order."""
+    def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return the latest version of each of these records that the register holds, in any order."""
+        ...
+
+    def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
+        """Return those of the versions, by (record_id, version), that the register holds, in any order."""
         ...
 
     def note(self, register: str, at_most: int) -> StoredNote | None:

@@ -40,8 +40,8 @@ def _find_record(store: Store, register: str, record: RecordVersion, size: int) 
         raise invalid("record.record_id", "not a uuid, lowercase with hyphens")
     if record.version == 0:
         raise invalid("record.version", "versions count from 1")
-    for at in store.versions(register, [UUID(record.record_id).bytes]):
-        if at.version == record.version and at.index < size:
+    for at in store.versions(register, [(UUID(record.record_id).bytes, record.version)]):
+        if at.index < size:
             return at.index
     raise RejectedError(
         Reason.RECORD_UNKNOWN,

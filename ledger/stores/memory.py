@@ -52,6 +52,12 @@ class MemoryStore:
         with self._lock:
             return self._held(register).entries[begin:end]
 
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Return the entries at these indices, without those that are not there."""
+        with self._lock:
+            entries = self._held(register).entries
+            return {index: entries[index] for index in indices if 0 <= index < len(entries)}
+
     def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
         with self._lock:
@@ -64,14 +70,21 @@ class MemoryStore:
             held = self._held(register).submissions
             return {key: held[key] for key in ids if key in held}
 
-    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
-        """Return every version that the register holds of these records, in any order."""
+    def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return the latest version of each of these records that the register holds, in any order."""
+        with self._lock:
+            held = self._held(register).records
+            found = [(key, held[key], max(held[key])) for key in dict.fromkeys(record_ids) if key in held]
+            return [RecordAt(key, last, versions[last]) for key, versions, last in found]
+
+    def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
+        """Return those of the versions, by (record_id, version), that the register holds, in any order."""
         with self._lock:
             held = self._held(register).records
             return [
-                RecordAt(key, version, index)
-                for key in dict.fromkeys(record_ids)
-                for version, index in held.get(key, {}).items()
+                RecordAt(key, version, held[key][version])
+                for key, version in dict.fromkeys(wanted)
+                if version in held.get(key, {})
             ]
 
     def note(self, register: str, at_most: int) -> StoredNote | None:
@@ -103,8 +116,9 @@ class MemoryStore:
     def all_records(self, register: str) -> Iterator[RecordAt]:
         """Yield every record row of a register."""
         with self._lock:
-            held = list(self._held(register).records)
-        yield from self.versions(register, held)
+            held = self._held(register).records
+            found = [RecordAt(key, *one) for key, versions in held.items() for one in versions.items()]
+        yield from found
 
     def row_counts(self, register: str) -> tuple[int, int]:
         """Return how many submission rows and how many record rows a register has."""

@@ -8,7 +8,8 @@ of all the rest. A tile is kept as the pieces that commits added to it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from psycopg import Connection, Cursor
 from psycopg.abc import Params
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError
 from ledger.event_log import (
@@ -34,16 +35,39 @@ from ledger.event_log import (
 from ledger.hashing import HASH_SIZE, Hash
 from ledger.notes import SignatureLine
 from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
-from ledger.stores.postgres_schema import APPLICATION_ROLE, READER_ROLE, check_migrated, migrate, parse_conninfo
+from ledger.stores.postgres_schema import (
+    APPLICATION_ROLE,
+    READER_ROLE,
+    NotMigratedError,
+    check_migrated,
+    in_one_line,
+    migrate,
+    parse_conninfo,
+)
 from ledger.tiles import TILE_WIDTH, implied_width
 
-__all__ = ["APPLICATION_ROLE", "READER_ROLE", "PostgresStore", "migrate", "parse_conninfo"]
+__all__ = [
+    "APPLICATION_ROLE",
+    "READER_ROLE",
+    "SILENCE",
+    "NotMigratedError",
+    "PostgresStore",
+    "in_one_line",
+    "migrate",
+    "parse_conninfo",
+]
 
 READERS: Final = 8
 """Connections that read, at most."""
 
 _PATIENCE: Final = 10.0
 """Seconds that a read waits for a connection, where all are busy or the server is away."""
+
+SILENCE: Final = 30.0
+"""Seconds without a word of the server that a service bears."""
+
+_LAST_SILENCE: Final = 2.0
+"""Seconds that one bears which is told to stop, and that such a one waits for a connection."""
 
 COPIED_KEY: Final = 1024
 """Bytes of a quarantined message's key that go to the outbox: its index holds none that are much longer."""
@@ -208,10 +232,24 @@ CROSS JOIN LATERAL (
     SELECT first, count FROM submission WHERE register = %s AND submission_id = wanted.key OFFSET 0
 ) AS found
 """
-_VERSIONS: Final = """
+_LATEST_VERSIONS: Final = """
 SELECT wanted.key, found.* FROM unnest(%b::bytea[]) AS wanted (key)
 CROSS JOIN LATERAL (
-    SELECT version, entry FROM record WHERE register = %s AND record_id = wanted.key OFFSET 0
+    SELECT version, entry FROM record WHERE register = %s AND record_id = wanted.key
+    ORDER BY version DESC LIMIT 1
+) AS found
+"""
+_VERSIONS: Final = """
+SELECT wanted.key, wanted.version, found.entry FROM unnest(%b::bytea[], %b::bigint[]) AS wanted (key, version)
+CROSS JOIN LATERAL (
+    SELECT entry FROM record
+    WHERE register = %s AND record_id = wanted.key AND version = wanted.version OFFSET 0
+) AS found
+"""
+_ENTRIES_AT: Final = """
+SELECT wanted.index, found.entry FROM unnest(%b::bigint[]) AS wanted (index)
+CROSS JOIN LATERAL (
+    SELECT entry FROM entry WHERE register = %s AND index = wanted.index OFFSET 0
 ) AS found
 """
 _REJECTIONS: Final = """
@@ -229,17 +267,51 @@ _GUARDS: Final = 14
 _Rows = list[Any]
 
 
+class _SilentError(psycopg.OperationalError):
+    """The server has said nothing for too long: it stands still, or its disk does."""
+
+
+class _Impatient(Connection[Any]):
+    """A connection on which a silent server is an error, after the seconds that `bears` gives."""
+
+    bears: Callable[[], float | None] | None = None
+
+    def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
+        """Wait as psycopg does. Raises _SilentError, and then the connection is closed."""
+        return super().wait(self._heard(gen), *args, **named)
+
+    def _heard(self, gen: Any) -> Generator[Any, Any, Any]:
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                # Ten times a second without news.
+                news = yield wanted
+                if news:
+                    heard = time.monotonic()
+                elif (bears := self.bears and self.bears()) is not None and time.monotonic() - heard > bears:
+                    self.close()
+                    raise _SilentError(f"the server has said nothing for {bears:.0f} seconds")
+                wanted = gen.send(news)
+        except StopIteration as done:
+            return done.value
+
+
 class PostgresStore:
     """A ledger's registers in one PostgreSQL database, which `migrate` has prepared.
 
     Safe in any threads. Any number of processes may open it; two that write one register meet as
     ConflictError. With `read_only` nothing can be written through it, whatever the user may. Connections
-    that break are replaced: a server that was started again needs no new store. Raises ValueError for a
-    connection string that is none, StoreError where the database cannot be reached or is not of this version.
+    that break are replaced: a server that was started again needs no new store. A server that says nothing for
+    `silence` seconds in the middle of a statement is away; without them it may take for ever. Raises ValueError
+    for a connection string that is none, StoreError where the database cannot be reached or is not of this
+    version.
     """
 
-    def __init__(self, conninfo: str, *, read_only: bool = False) -> None:
+    def __init__(self, conninfo: str, *, read_only: bool = False, silence: float | None = None) -> None:
         self._read_only = read_only
+        self._silence = silence
+        self._hurried = False
         self._writing = threading.Lock()
         self._listening = threading.Lock()
         self._writer: Connection[Any] | None = None
@@ -260,11 +332,12 @@ class PostgresStore:
                         self._writer = first
                 self._pool = ConnectionPool(
                     self._conninfo,
+                    connection_class=_Impatient,
                     kwargs={"autocommit": True},
                     min_size=1,
                     max_size=READERS,
-                    timeout=_PATIENCE,
-                    configure=_only_reads,
+                    timeout=_LAST_SILENCE,
+                    configure=self._reads_only,
                     open=True,
                 )
         except BaseException:
@@ -274,12 +347,21 @@ class PostgresStore:
     def _connect(self) -> Connection[Any]:
         if self._closed:
             raise StoreError("the store was closed")
-        connection: Connection[Any] = psycopg.connect(self._conninfo, autocommit=True)
+        connection = _Impatient.connect(self._conninfo, autocommit=True)
+        connection.bears = self._bears
         ((synchronous,),) = connection.execute("SHOW synchronous_commit").fetchall()
         if synchronous == "off":
             # A commit is durable when it returns, whatever the server does for others.
             connection.execute("SET synchronous_commit = on")
         return connection
+
+    def _bears(self) -> float | None:
+        return self._silence
+
+    def _reads_only(self, connection: Connection[Any]) -> None:
+        assert isinstance(connection, _Impatient)  # noqa: S101 - of the pool's class
+        connection.bears = self._bears
+        connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
 
     # Reading.
 
@@ -287,15 +369,24 @@ class PostgresStore:
         pool = self._pool
         if self._closed or pool is None:
             raise StoreError("the store was closed")
+        until = time.monotonic() + _PATIENCE
         with _translated():
             try:
-                with pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                    return ask(cursor)
+                return _asked(pool, ask)
+            except PoolTimeout:
+                pass
+            except _SilentError:
+                # It would only be waited for once more.
+                raise
             except psycopg.OperationalError:
                 # The server may have been started again since. A read can be asked once more.
                 pool.check()
-                with pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                    return ask(cursor)
+            while True:
+                try:
+                    return _asked(pool, ask)
+                except PoolTimeout:
+                    if self._hurried or time.monotonic() > until:
+                        raise
 
     def _rows(self, statement: str, values: Params = ()) -> _Rows:
         return self._read(lambda cursor: cursor.execute(statement, values).fetchall())
@@ -325,6 +416,10 @@ class PostgresStore:
             raise StoreError(f"{register}: an entry between {begin} and {rows[-1][0]} is missing")
         return [entry for _, entry in rows]
 
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Return the entries at these indices, without those that are not there."""
+        return dict(self._rows(_ENTRIES_AT, (list(dict.fromkeys(indices)), self._number(register))))
+
     def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
         number = self._number(register)
@@ -340,10 +435,16 @@ class PostgresStore:
         rows = self._rows(_SUBMISSIONS, (list(dict.fromkeys(ids)), self._number(register)))
         return {key: Run(first, count) for key, first, count in rows}
 
-    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
-        """Return every version that the register holds of these records, in any order."""
-        rows = self._rows(_VERSIONS, (list(dict.fromkeys(record_ids)), self._number(register)))
+    def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return the latest version of each of these records that the register holds, in any order."""
+        rows = self._rows(_LATEST_VERSIONS, (list(dict.fromkeys(record_ids)), self._number(register)))
         return [RecordAt(*row) for row in rows]
+
+    def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
+        """Return those of the versions, by (record_id, version), that the register holds, in any order."""
+        once = dict.fromkeys(wanted)
+        keys, numbers = [key for key, _ in once], [version for _, version in once]
+        return [RecordAt(*row) for row in self._rows(_VERSIONS, (keys, numbers, self._number(register)))]
 
     def rejection(self, register: str, submission_ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the index of the latest rejection of each of the submissions that was rejected."""
@@ -717,18 +818,28 @@ class PostgresStore:
             found.append(f"{_GUARDS - guards} of the triggers that refuse changes are off or missing")
         return found
 
+    def hurry(self) -> None:
+        """Bear hardly any silence any more, whatever is under way: who uses the store is to end."""
+        self._silence, self._hurried = _LAST_SILENCE, True
+
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. Statements of other threads fail, soon, where the server is silent."""
         self._closed = True
+        self.hurry()
         if self._pool is not None:
-            self._pool.close()
-        for connection in (self._writer, self._listener):
+            self._pool.close(timeout=1.0)
+        for turn, connection in ((self._writing, self._writer), (self._listening, self._listener)):
+            # Never under a thread that uses it, but for one that does not end either.
+            held = turn.acquire(timeout=_LAST_SILENCE)
             if connection is not None:
                 connection.close()
+            if held:
+                turn.release()
 
 
-def _only_reads(connection: Connection[Any]) -> None:
-    connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+def _asked(pool: ConnectionPool[Any], ask: Callable[[Cursor[Any]], _Rows]) -> _Rows:
+    with pool.connection() as connection, connection.cursor(binary=True) as cursor:
+        return ask(cursor)
 
 
 def _undo(writer: Connection[Any]) -> None:
@@ -947,4 +1058,4 @@ def _translated() -> Iterator[None]:
     except psycopg.errors.DiskFull as error:
         raise StorageFullError("no room left on the device that holds the database") from error
     except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL: {error}") from error
+        raise StoreError(f"PostgreSQL: {in_one_line(error)}") from error

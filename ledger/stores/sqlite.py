@@ -215,34 +215,61 @@ class SqliteStore:
             except MalformedError as error:
                 raise StoreError(f"{register}: the stretch at {key - base} is damaged: {error}") from error
 
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Return the entries at these indices, without those that are not there."""
+        return {index: entry for index in indices for entry in self._entry(register, index)}
+
     def tiles(self, register: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return tiles by (level, index), in the order asked for; empty bytes for one that is not there."""
         base = self._number(register) << _SHIFT
         keys = [base + (level << _LEVEL_SHIFT) + index for level, index in wanted]
-        found = dict(self._select("SELECT id, hashes FROM tile WHERE id IN", (), keys))
+        found = dict(self._select("SELECT id, hashes FROM tile WHERE id IN (%s)", (), keys))
         return [found.get(key, b"") for key in keys]
 
     def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
         """Return where those of the submissions stand that the register holds."""
-        statement = "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id IN"
+        statement = (
+            "SELECT submission_id, first, count FROM submission WHERE register = ? AND submission_id IN (%s)"
+        )
         rows = self._select(statement, (self._number(register),), ids)
         return {key: Run(first, count) for key, first, count in rows}
 
-    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
-        """Return every version that the register holds of these records, in any order."""
-        statement = "SELECT record_id, version, entry FROM record WHERE register = ? AND record_id IN"
+    def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        """Return the latest version of each of these records that the register holds, in any order."""
+        # SQLite takes the other columns from the row that has the maximum.
+        statement = (
+            "SELECT record_id, max(version), entry FROM record WHERE register = ? AND record_id IN (%s) "
+            "GROUP BY record_id"
+        )
         rows = self._select(statement, (self._number(register),), record_ids)
         return [RecordAt(key, version, index) for key, version, index in rows]
 
-    def _select(self, statement: str, fixed: tuple[object, ...], keys: Sequence[object]) -> list[Any]:
-        """Run `statement` for all keys, in lists of a few fixed lengths, each filled up with its last key."""
+    def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
+        """Return those of the versions, by (record_id, version), that the register holds, in any order."""
+        # A list of pairs would be looked for in every row of the register.
+        statement = (
+            "SELECT DISTINCT record_id, version, entry "
+            "FROM (SELECT ? AS number) CROSS JOIN (VALUES %s) CROSS JOIN record "
+            "WHERE register = number AND record_id = column1 AND version = column2"
+        )
+        rows = self._select(statement, (self._number(register),), wanted, "(?,?)")
+        return [RecordAt(key, version, index) for key, version, index in rows]
+
+    def _select(
+        self, statement: str, fixed: tuple[object, ...], keys: Sequence[Any], place: str = "?"
+    ) -> list[Any]:
+        """Run `statement` for all keys, in lists of a few fixed lengths, each filled up with its last key.
+
+        A key is a value, or a tuple of as many as `place` has places.
+        """
         rows: list[Any] = []
         once = list(dict.fromkeys(keys))
         for start in range(0, len(once), _IN_LIST[-1]):
             part = once[start : start + _IN_LIST[-1]]
             length = next(length for length in _IN_LIST if length >= len(part))
             part += part[-1:] * (length - len(part))
-            rows += self._rows(f"{statement} ({','.join('?' * length)})", (*fixed, *part))
+            values = part if place == "?" else [value for key in part for value in key]
+            rows += self._rows(statement % ",".join([place] * length), (*fixed, *values))
         return rows
 
     def note(self, register: str, at_most: int) -> StoredNote | None:

@@ -32,17 +32,17 @@ class Committing:
         self._there(len(ids))
         return {}
 
-    def versions(self, _register: str, ids: list[bytes]) -> list[RecordAt]:
+    def latest_versions(self, _register: str, ids: list[bytes]) -> list[RecordAt]:
         return [RecordAt(ids[0], 1, 0)] if self._there(len(ids)) else []
 
-    def entries(self, *_: Any) -> list[bytes]:
-        return [b"{}\n" + decision(0)]
+    def entries_at(self, *_: Any) -> dict[int, bytes]:
+        return {0: b"{}\n" + decision(0)}
 
 
 class Away:
     """A store that does not answer."""
 
-    def versions(self, *_: Any) -> list[RecordAt]:
+    def latest_versions(self, *_: Any) -> list[RecordAt]:
         raise StoreError("away")
 
 

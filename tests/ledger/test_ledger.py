@@ -1,6 +1,6 @@
 """Turns: the order of checks, what one turn may hold, and that a refusal leaves no trace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -560,3 +560,38 @@ def test_a_submission_is_not_taken_for_another_of_the_same_records(held: LedgerU
     assert one.submission_id != other.submission_id
     accept_one(held.ledger, of(decision(0), decision(1)))
     assert refused(held.ledger, of(decision(1), decision(0))) is Reason.RECORD_ALREADY_REGISTERED
+
+
+class CountingStore(MemoryStore):
+    """A store that counts the entries that were read, by one or many."""
+
+    read = 0
+
+    def entries(self, register: str, begin: int, end: int) -> list[bytes]:
+        self.read += end - begin
+        return super().entries(register, begin, end)
+
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        self.read += len(indices)
+        return super().entries_at(register, indices)
+
+
+def test_a_record_of_many_versions_costs_what_others_cost(tmp_path: Path) -> None:
+    """If false, whoever registers many versions of one record makes all others wait, ever longer (P9)."""
+    store = CountingStore()
+    held = open_ledger(store, tmp_path / "marks")
+    versions = [decision(0)]
+    while len(versions) < 90:
+        versions.append(canonical.format(records.correction(versions[-1])))
+    of_versions = [
+        submission(REGISTER, versions[begin : begin + 30], [DEPARTMENT_KEY]) for begin in (0, 30, 60)
+    ]
+    costs = []
+    for one in of_versions:
+        store.read = 0
+        held.turn([one])
+        costs.append(store.read)
+    assert costs[1] == costs[2] <= 2
+    with pytest.raises(RejectedError) as refused_again:
+        held.turn([submission(REGISTER, [*versions[3:5], versions[89]], [DEPARTMENT_KEY])])
+    assert refused_again.value.detail["registered"] == "0:3,1:4,2:89"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ledger import canonical
-from ledger.entries import Acceptance, Message
+from ledger.entries import Acceptance, Message, parse_entry
 from ledger.errors import MalformedError, Reason
 from ledger.records import record_digest
 from ledger.rules import Earlier, Refusal, Registered, judge_records, read_header, record_key
@@ -197,3 +197,32 @@ def test_a_record_id_has_one_spelling(record_id: str) -> None:
 def test_the_key_of_a_record_is_its_sixteen_bytes() -> None:
     """False if the store's key were another than the record_id."""
     assert record_key(read_header(FIRST)).hex() == records.RECORD_ID.replace("-", "")
+
+
+def nested(depth: int, within: bytes = b"") -> bytes:
+    """Return a record with arrays `depth` deep in a member, beside a text of `within`."""
+    return FIRST[:-1] + b',"x":"' + within + b'","y":' + b"[" * depth + b"]" * depth + b"}"
+
+
+def call_at_depth(frames: int, call: Any) -> Any:
+    return call() if not frames else call_at_depth(frames - 1, call)
+
+
+def test_a_record_that_nests_too_deep_is_refused_wherever_it_is_read() -> None:
+    """If false, a message could end every process that reads it, or one and not another."""
+    assert read_header(nested(255)) == read_header(nested(255, b"[[[[" * 300)) == read_header(FIRST)
+    assert read_header(nested(3, b'[\\"[' * 300)) == read_header(FIRST)
+    for depth in (256, 600, 994, 5_000, 25_000):
+        for frames in (0, 300):
+            with pytest.raises(MalformedError, match="nests"):
+                call_at_depth(frames, lambda depth=depth: read_header(nested(depth)))
+    with pytest.raises(MalformedError, match="nests"):
+        read_header(b'{"a":' * 20_000)
+
+
+def test_an_envelope_that_nests_deep_is_malformed() -> None:
+    """If false, a message could end every process that reads it."""
+    deep = b"[" * 5_000 + b"]" * 5_000
+    for envelope in (b'{"x":' + deep + b"}", b'{"submission":' + deep + b"}", deep):
+        with pytest.raises(MalformedError):
+            parse_entry(envelope + b"\n" + FIRST)

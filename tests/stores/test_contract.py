@@ -102,7 +102,9 @@ def test_a_register_that_is_not_there_is_a_store_error(store: Store) -> None:
         lambda: store.entries(REGISTER, 0, 1),
         lambda: store.tiles(REGISTER, [(0, 0)]),
         lambda: store.submissions(REGISTER, [bytes(32)]),
-        lambda: store.versions(REGISTER, [bytes(16)]),
+        lambda: store.versions(REGISTER, [(bytes(16), 1)]),
+        lambda: store.latest_versions(REGISTER, [bytes(16)]),
+        lambda: store.entries_at(REGISTER, [0]),
         lambda: store.note(REGISTER, 0),
         lambda: list(store.notes(REGISTER, 0, 1)),
         lambda: list(store.all_tiles(REGISTER)),
@@ -187,19 +189,27 @@ def test_many_submissions_and_versions_are_found_at_once(store: Store) -> None:
     asked = [name_of(index) for index in range(1_300)]
     mixed = [*asked[:600], *strangers, *asked, asked[0]]
     assert store.submissions(REGISTER, mixed) == {name_of(index): Run(index, 1) for index in range(1_300)}
-    versions = store.versions(REGISTER, [name[:16] for name in mixed])
-    assert len(versions) == 1_300
-    assert set(versions) == {RecordAt(name_of(index)[:16], 1, index) for index in range(1_300)}
+    there = {RecordAt(name_of(index)[:16], 1, index) for index in range(1_300)}
+    for versions in (
+        store.versions(REGISTER, [(name[:16], version) for name in mixed for version in (1, 2)]),
+        store.latest_versions(REGISTER, [name[:16] for name in mixed]),
+    ):
+        assert len(versions) == 1_300
+        assert set(versions) == there
+    entries = store.entries_at(REGISTER, [1_299, 0, 0, 700, 1_300])
+    assert entries == {index: entry(index) for index in (0, 700, 1_299)}
     for count in (0, 1, 2, 8, 9, 64, 65, 512, 513, 1_024, 1_025):
         found = store.submissions(REGISTER, asked[:count])
         assert found.keys() == set(asked[:count]), count
 
 
-def test_all_versions_of_a_record_are_found(store: Store) -> None:
-    """False if a version of a record were not returned with the others."""
+def test_versions_of_a_record_are_found_by_themselves(store: Store) -> None:
+    """False if a version that was not asked for were returned, or another left out."""
     many = [RecordAt(bytes(16), version, version % 3) for version in range(1, 60)]
     store.commit([replace(batch(REGISTER, None, 3), records=many)])
-    assert sorted(store.versions(REGISTER, [bytes(16)]), key=lambda at: at.version) == many
+    found = store.versions(REGISTER, [(bytes(16), version) for version in (7, 59, 60, 1, 7)])
+    assert sorted(found, key=lambda at: at.version) == [many[0], many[6], many[58]]
+    assert store.latest_versions(REGISTER, [bytes(16), bytes(16)]) == [many[58]]
     assert sorted(store.all_records(REGISTER), key=lambda at: at.version) == many
 
 
@@ -210,7 +220,10 @@ def test_registers_do_not_mix(store: Store) -> None:
     store.commit([replace(batch(OTHER, 5, 6), notes=[note_of(5)])])
     assert store.entries(OTHER, 0, 100) == [entry(index) for index in range(6)]
     assert store.submissions(OTHER, [name_of(69)]) == {}
-    assert store.versions(OTHER, [name_of(69)[:16]]) == []
+    assert (
+        store.versions(OTHER, [(name_of(69)[:16], 1)]) == store.latest_versions(OTHER, [name_of(69)[:16]]) == []
+    )
+    assert store.entries_at(OTHER, [69]) == {}
     assert store.note(REGISTER, 1 << 30) is None
     assert [tile.data for tile in store.all_tiles(OTHER)] == store.tiles(OTHER, [(0, 0)])
     assert len(list(store.all_submissions(OTHER))) == len(list(store.all_records(OTHER))) == 6

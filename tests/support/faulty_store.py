@@ -74,8 +74,14 @@ class FaultyStore:
     def submissions(self, register: str, ids: Sequence[bytes]) -> dict[bytes, Run]:
         return self._call(lambda: self.inner.submissions(register, ids))
 
-    def versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
-        return self._call(lambda: self.inner.versions(register, record_ids))
+    def entries_at(self, register: str, indices: Sequence[int]) -> dict[int, bytes]:
+        return self._call(lambda: self.inner.entries_at(register, indices))
+
+    def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
+        return self._call(lambda: self.inner.latest_versions(register, record_ids))
+
+    def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
+        return self._call(lambda: self.inner.versions(register, wanted))
 
     def note(self, register: str, at_most: int) -> StoredNote | None:
         return self._call(lambda: self.inner.note(register, at_most))
