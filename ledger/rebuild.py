@@ -17,7 +17,7 @@ from ledger.entries import Message, open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
 from ledger.export import NOTES_TOGETHER, Export, MessageBlock, NoteBlock
 from ledger.governing import GOVERNING
-from ledger.ledger import Ledger, Quarantined, Waiting
+from ledger.ledger import Ledger, LedgerView, Quarantined, Waiting
 from ledger.notes import Note, SignatureLine, VerifierKey, format_note
 from ledger.published_policies import WitnessKeys, witness_keys, witness_policies
 from ledger.store import NewCosignatures, Store, StoredNote
@@ -124,7 +124,7 @@ def _replay(ledger: Ledger, batch: Iterable[MessageBlock], first: int) -> list[s
     return [text for _, text in sorted(quarantined.items())]
 
 
-def _witnesses(ledger: Ledger, policies: Sequence[Policy]) -> WitnessKeys:
+def _witnesses(ledger: LedgerView, policies: Sequence[Policy]) -> WitnessKeys:
     """Return the keys of the witnesses that `policies` name, and every policy that the ledger published."""
     # The governing register may be another writer's.
     head = ledger.store.heads().get(GOVERNING)
@@ -136,7 +136,7 @@ def _witnesses(ledger: Ledger, policies: Sequence[Policy]) -> WitnessKeys:
 class NoteChecker:
     """Checks notes against a ledger that was replayed, and counts them."""
 
-    def __init__(self, ledger: Ledger, policies: Sequence[Policy] = ()) -> None:
+    def __init__(self, ledger: LedgerView, policies: Sequence[Policy] = ()) -> None:
         self._ledger = ledger
         self._heads = ledger.heads()
         self._witnesses = list(_witnesses(ledger, policies).values())

@@ -21,6 +21,15 @@ from services.asking import held_checkpoint
 from services.published import Published, SignedCheckpoint
 
 
+class AheadError(SplitViewError):
+    """A witness holds more than this ledger has: the store is behind, or the history is another one."""
+
+    def __init__(self, split: SplitViewError, register: str, size: int) -> None:
+        super().__init__(str(split), split.first, split.second)
+        self.register = register
+        self.size = size
+
+
 @dataclass(frozen=True, slots=True)
 class LostState:
     """The witness holds less than it has cosigned: it was restored from an older copy of itself."""
@@ -57,13 +66,14 @@ class KnownHistory:
         self._origin = ledger.register_origin(register)
 
     async def judge(self, witness: Witness, size: int) -> LostState | None:
-        """Judge the size that a witness says it holds. Raises SplitViewError where the register is smaller.
+        """Judge the size that a witness says it holds. Raises AheadError where the register is smaller.
 
         None where there is nothing odd about it: also for a larger one that is our own history.
         """
         latest = self._published.latest(self._register)
         if size > latest.size and not await self._is_ours(witness, size):
-            raise await self.split_view(witness, f"holds {size} entries, where this ledger has {latest.size}")
+            split = await self.split_view(witness, f"holds {size} entries, where this ledger has {latest.size}")
+            raise AheadError(split, self._register, size)
         cosigned = self._cosigned_by(witness, size)
         return None if cosigned is None else LostState(size, cosigned)
 

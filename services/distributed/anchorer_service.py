@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,13 +21,15 @@ from ledger.entries import Acceptance, Message, form_ledger_entry
 from ledger.errors import Reason, RejectedError
 from ledger.ledger import Appended, Known, LedgerView, Outcome
 from ledger.store import Run, Store
-from ledger.stores.postgres import PostgresStore
+from ledger.stores.postgres import SILENCE, PostgresStore
 from services.anchoring import Anchorer
+from services.distributed.faust_app import stream_app
 from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
+from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, served, stream_app, within
+from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.distributed.topics import check_topics
@@ -89,7 +90,7 @@ class LogWriter:
         return Appended(message, run)
 
     async def _run(self, register: str, record_id: bytes) -> Run | None:
-        found = await asyncio.to_thread(self._store.versions, register, [record_id])
+        found = await asyncio.to_thread(self._store.latest_versions, register, [record_id])
         return Run(found[0].index, 1) if found else None
 
 
@@ -104,15 +105,16 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises StoreError or OSError where PostgreSQL or Kafka cannot be reached; SplitViewError where the log's key
     has signed what the store does not hold; TopicsError.
     """
-    await served(lambda running: _run(settings, ready, running))
+    await served(settings.grace_seconds, lambda running: _run(settings, ready, running))
 
 
 async def _run(
     settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], running: Running
 ) -> None:
     registry = CollectorRegistry()
-    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix)
-    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True)
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
+    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True, silence=SILENCE)
+    running.in_the_end(store.hurry)
 
     async def work() -> None:
         await _work(settings, store, registry, running)
@@ -120,7 +122,7 @@ async def _run(
     try:
         await work_alone("anchorer", settings.reader_conninfo(), settings, running, registry, dict, ready, work)
     finally:
-        await asyncio.to_thread(store.close)
+        store.close()
 
 
 async def _work(
@@ -143,8 +145,7 @@ async def _work(
                 await running.until_over()
             finally:
                 await cancel([anchoring])
-            with suppress(TimeoutError):
-                async with asyncio.timeout(settings.grace_seconds):
-                    await anchorer.anchor()
+            # Where it cannot be done now, the next start does it.
+            await running.finish("the last anchors", anchorer.anchor())
         finally:
-            await within(settings.grace_seconds, app.stop())
+            await running.finish("goodbye to Kafka", app.stop())

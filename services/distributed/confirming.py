@@ -56,6 +56,10 @@ class Confirming:
                 self._told[register] = self._published.latest(register)
                 self._stirred.set()
 
+    def withdraw(self) -> None:
+        """Tell the signer nothing of what it has not been told yet: the witnesses are asked anew."""
+        self._told.clear()
+
     def is_confirmed(self, register: str) -> bool:
         """Tell whether the signer signs larger checkpoints of a register, as far as it has said."""
         return register in self._confirmed

@@ -16,19 +16,23 @@ from prometheus_client import CollectorRegistry
 
 from ledger.errors import SplitViewError
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import PostgresStore
+from ledger.stores.postgres import SILENCE, PostgresStore
 from services.cosigning import Cosigner
 from services.declared_witnesses import DeclaredWitnesses
 from services.distributed.confirming import Confirming
+from services.distributed.faust_app import stream_app
 from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
+from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
-from services.distributed.running import Running, served, stream_app, within
+from services.distributed.restored_store import RestoredStore
+from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
 from services.distributed.signing import SignerClient
 from services.distributed.topics import check_topics
 from services.following import Standing, cancel
+from services.known_history import AheadError
 from services.published import Published
 from services.sealing_state import SealingMetrics, SealingState
 from services.time_bounds import Timelines
@@ -49,20 +53,27 @@ class CosignerService:
         self._settings = settings
         self._store = store
         self._running = running
+        self._restored = RestoredStore(settings, store, self.registry)
         self._cosigner: Cosigner | None = None
         self._confirming: Confirming | None = None
         self._sealing: SealingState | None = None
 
     def told(self) -> dict[str, Any]:
-        """Return, for readiness, whether checkpoints are sealed and by whom."""
+        """Return, for readiness, whether checkpoints are sealed and by whom, or that the store is behind."""
+        behind = self._restored.told()
+        waits = {} if behind is None else {"behind": behind}
         if self._confirming is None or self._sealing is None:
-            return {"ready": False}
+            return {"ready": False, **waits}
         signer = {"instance": self._confirming.instance, "trouble": self._confirming.away}
-        ready = self._confirming.instance is not None and self._confirming.away is None
-        return {"ready": ready, "signer": signer, "sealing": self._sealing.told()}
+        ready = self._confirming.instance is not None and self._confirming.away is None and behind is None
+        return {"ready": ready, "signer": signer, "sealing": self._sealing.told(), **waits}
 
     async def work(self) -> None:
         """Cosign until a stop is asked for. Raises as `run` does."""
+        # Before anything is read that would be of the older copy.
+        if not await self._running.unless_stopped(self._restored.make_whole()):
+            await self._running.until_over()
+            return
         settings = self._settings
         view = LedgerView(self._store, settings.origin)
         policies = await asyncio.to_thread(governed_policies, view)
@@ -80,8 +91,22 @@ class CosignerService:
 
                 async def ask() -> None:
                     await confirming.first_look()
-                    while True:
-                        await self._until_restarted(view, published, confirming, metrics, policies)
+                    try:
+                        while True:
+                            try:
+                                await self._until_restarted(view, published, confirming, metrics, policies)
+                            except AheadError as ahead:
+                                # Nothing is to grow beside what a witness holds, whoever has confirmed it.
+                                confirming.withdraw()
+                                await self._restored.catch_up(ahead)
+                    except SplitViewError as error:
+                        _log.error(
+                            "a witness knows another history",
+                            why=str(error),
+                            ours=error.first.decode("utf-8", "replace"),
+                            theirs=error.second.decode("utf-8", "replace"),
+                        )
+                        raise
 
                 parts = [
                     self._running.part(agent.run),
@@ -95,7 +120,7 @@ class CosignerService:
                 try:
                     await self._running.until_over()
                 finally:
-                    await within(self._settings.grace_seconds, app.stop())
+                    await self._running.finish("goodbye to Kafka", app.stop())
         finally:
             await signer.close()
 
@@ -109,7 +134,8 @@ class CosignerService:
     ) -> None:
         """Ask the witnesses; return when the signer was started anew: then they are to be asked from the start.
 
-        Raises SplitViewError where a witness knows what neither signer nor store do, StoreError, OSError.
+        Raises AheadError where a witness holds more than signer or store, and SplitViewError where it knows
+        another history; StoreError, OSError.
         """
         confirming.restarted.clear()
         path = self._settings.declared_witnesses
@@ -131,14 +157,6 @@ class CosignerService:
                 await asyncio.wait({asking, restarted}, return_when=asyncio.FIRST_COMPLETED)
                 if asking.done():
                     asking.result()
-            except SplitViewError as error:
-                _log.error(
-                    "a witness knows another history",
-                    why=str(error),
-                    ours=error.first.decode("utf-8", "replace"),
-                    theirs=error.second.decode("utf-8", "replace"),
-                )
-                raise
             finally:
                 await cancel([asking, restarted])
 
@@ -156,19 +174,20 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises SplitViewError where a witness knows what neither the signer nor the store does; StoreError or
     OSError where PostgreSQL, Kafka or the file of issuers cannot be reached; TopicsError.
     """
-    await served(lambda running: _run(settings, ready, running))
+    await served(settings.grace_seconds, lambda running: _run(settings, ready, running))
 
 
 async def _run(
     settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], running: Running
 ) -> None:
-    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix)
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
     conninfo = settings.conninfo()
-    store = await asyncio.to_thread(PostgresStore, conninfo)
+    store = await asyncio.to_thread(PostgresStore, conninfo, silence=SILENCE)
+    running.in_the_end(store.hurry)
     try:
         service = CosignerService(settings, store, running)
         await work_alone(
             "cosigner", conninfo, settings, running, service.registry, service.told, ready, service.work
         )
     finally:
-        await asyncio.to_thread(store.close)
+        store.close()

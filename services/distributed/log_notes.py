@@ -55,9 +55,10 @@ async def keep_logged_notes(
     checker: NoteChecker,
     store: Store,
     *,
+    begin: int = 0,
     all_replayed: bool = True,
 ) -> LoggedNotes:
-    """Check the notes of one partition up to `end`, and keep them.
+    """Check the notes of one partition from `begin` up to `end`, and keep them.
 
     `where` is the topic and the partition. Sizes beyond what was replayed are left out where not all messages
     of the partition were. Raises ProofError for the first note that the log has signed and the
@@ -66,12 +67,12 @@ async def keep_logged_notes(
     topic, partition = where
     unverified = 0
     named: list[str] = []
-    async for messages in reader.read(topic, partition, 0, end):
+    async for messages in reader.read(topic, partition, begin, end):
         kept, strange = await asyncio.to_thread(_checked, checker, messages, all_replayed)
         await asyncio.to_thread(store.keep_cosignatures, kept)
         unverified += len(strange)
         named += (f"{topic}/{partition}, {text}" for text in strange[: _NAMED - len(named)])
-    return LoggedNotes(end, checker.dropped, unverified, tuple(named))
+    return LoggedNotes(end - begin, checker.dropped, unverified, tuple(named))
 
 
 def _checked(

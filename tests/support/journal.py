@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ledger.anchors import anchored_by
 from ledger.entries import parse_entry, verify_entry
 from ledger.governing import GOVERNING
-from ledger.governing_types import SubmissionRejected
+from ledger.governing_types import RestoreDeclared, SubmissionRejected
 from ledger.hashing import leaf_hash
 from ledger.receipts import verify_receipt
 from ledger.records import parse_record
@@ -136,6 +136,8 @@ def _runs(entries: Sequence[bytes], origin: str) -> tuple[dict[str, Run], dict[i
             record = parse_record(first.record)
             if isinstance(record, SubmissionRejected):
                 rejected[index] = record.submission_id
+            elif isinstance(record, RestoreDeclared):
+                assert origin.endswith(f"/{GOVERNING}"), f"{origin}: entry {index} stands in the wrong place"
             else:
                 assert anchored_by(index, first) is not None, f"{origin}: entry {index} is of nobody"
             index += 1
