@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from ledger.checkpoints import Checkpoint
+from ledger.checkpoints import open_checkpoint, peek_origin
 from ledger.entries import Entry, parse_entry
 from ledger.errors import MalformedError, RejectedError, SignatureError
-from ledger.governing_types import CheckpointAnchored
-from ledger.notes import split_note
+from ledger.governing import GOVERNING
+from ledger.governing_types import CheckpointAnchored, LedgerOpened
+from ledger.notes import VerifierKey
 from ledger.records import parse_record
+from ledger.values import is_register
 from ledger.witnessing import Policy, judge
 
 _ANCHORED: Final = b'"type":"checkpoint.anchored/1"'
@@ -25,29 +27,35 @@ _ANCHORED: Final = b'"type":"checkpoint.anchored/1"'
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """That the governing entry at `index` carries a checkpoint note of `register`, which states `size`."""
+    """That the governing entry at `index` carries a signed checkpoint of `register`, which states `size`."""
 
     register: str
     size: int
     index: int
 
 
-def anchored_by(index: int, entry: Entry) -> Anchored | None:
+def anchored_by(index: int, entry: Entry, opened: LedgerOpened | None) -> Anchored | None:
     """Return what the governing entry at `index` anchors; None where it anchors nothing.
 
-    The note inside is not verified. An entry whose note is no checkpoint note anchors nothing.
+    Unsigned entries may be made by whoever can write to the event log. So one counts only where the note inside
+    is of a register of the ledger that `opened` opens, and signed by its key. Witnesses are not asked for here.
     """
-    if entry.membership is not None or _ANCHORED not in entry.record:
+    if opened is None or entry.membership is not None or _ANCHORED not in entry.record:
         return None
     try:
         record = parse_record(entry.record)
         if not isinstance(record, CheckpointAnchored):
             return None
-        text, _ = split_note(record.checkpoint.encode())
-        checkpoint = Checkpoint.parse(text)
-    except (MalformedError, RejectedError):
+        note = record.checkpoint.encode()
+        origin = peek_origin(note)
+        ledger_origin, _, register = origin.partition("/")
+        if ledger_origin != opened.origin or register == GOVERNING or not is_register(register):
+            return None
+        key = VerifierKey.parse(opened.ledger_key).renamed(origin)
+        checkpoint = open_checkpoint(note, origin, [key]).checkpoint
+    except (MalformedError, RejectedError, SignatureError):
         return None
-    return Anchored(checkpoint.origin.partition("/")[2], checkpoint.size, index)
+    return Anchored(register, checkpoint.size, index)
 
 
 def satisfies(entry: bytes, policy: Policy, origin: str) -> bool:

@@ -36,6 +36,8 @@ MAX_SUBMISSION: Final = 1_048_576
 MAX_ENVELOPE: Final = 4_094
 MAX_ENTRY: Final = 65_535
 MAX_SIGNATURES: Final = 8
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes of a message's value: twice what the largest submission makes."""
 
 _SUBMITTER = re.compile(r"anonymous|ledger|uri:[!#-\[\]-~]+")
 
@@ -329,7 +331,7 @@ def parse_entry(data: bytes) -> Entry:
         raise MalformedError(f"envelope of {len(envelope)} bytes; at most {MAX_ENVELOPE}")
     try:
         text = _envelope_decoder.decode(envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(f"envelope: {error}") from error
     # One meaning, one spelling: whatever the decoder tolerates does not come out the same again.
     if _envelope_encoder.encode(text) != envelope:
@@ -435,6 +437,8 @@ def open_message(register: str, value: bytes, ledger_origin: str) -> Message:
     Raises MalformedError, ProofError or SignatureError for whatever registration cannot have made: framing,
     sizes, counts, paths, one acceptance for all, signatures (formats.md, section 9, rule 1).
     """
+    if len(value) > MAX_MESSAGE:
+        raise MalformedError(f"message of {len(value)} bytes; at most {MAX_MESSAGE}")
     data = decode_entries(value)
     if not data:
         raise MalformedError("message: no entry")

@@ -45,9 +45,18 @@ class LogMessage:
     key: bytes
     value: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of the key and the value."""
+        return len(self.key) + len(self.value)
+
     def hash(self) -> bytes:
         """Return SHA-256(key LF value): that of `message_hash`, whatever the key is."""
-        return sha256(self.key + b"\n" + self.value).digest()
+        # Piece by piece: a value that nobody may send can have hundreds of megabytes.
+        digest = sha256(self.key)
+        digest.update(b"\n")
+        digest.update(self.value)
+        return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +106,11 @@ class Disposition:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedMessage:
-    """A message that registration cannot have made, verbatim, and why.
+    """A message that registration cannot have made, and why.
 
-    `register` is the key as text, for people: bytes that are not UTF-8 are replaced in it.
+    `key` and `value` are verbatim, or the first `MAX_MESSAGE` bytes of what is larger: `why` then has the
+    length and the SHA-256 of the whole. `register` is `key` as text, for people: bytes that are not UTF-8 are
+    replaced.
     """
 
     offset: int

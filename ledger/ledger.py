@@ -132,7 +132,7 @@ class LedgerView:
             for index, data in enumerate(entries, begin):
                 entry = parse_entry(data)
                 state = state.extended(entry)
-                if (anchor := anchored_by(index, entry)) is not None:
+                if (anchor := anchored_by(index, entry, state.opened)) is not None:
                     anchored.append(anchor)
         except (MalformedError, RejectedError) as error:
             raise StoreError(
@@ -415,7 +415,7 @@ class Turn:
         before = self._fold
         for data in message.entries:
             entry = parse_entry(data)
-            if (anchor := anchored_by(before.size, entry)) is not None:
+            if (anchor := anchored_by(before.size, entry, self._fold.opened)) is not None:
                 self._anchored.append(anchor)
             self._fold = self._fold.extended(entry)
         for name in self._fold.registers.keys() - before.registers.keys():

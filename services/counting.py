@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import msgspec
-
 from ledger.admission import moment
 from ledger.entries import parse_entry
+from ledger.records import Broken, DecisionRegistered, NotUnderstood, SubmissionRejected, read_record
 from ledger.values import partial
 
 DAY: Final = 86_400
@@ -45,6 +44,7 @@ class Summary:
     """What is counted of the first `size` entries of a register.
 
     `decisions` counts first versions by `decision_type`; `latest_at` is the `accepted_at` of the last entry.
+    `not_understood` counts records that break rules of registration, or are of a type that is not defined.
     """
 
     size: int = 0
@@ -53,6 +53,7 @@ class Summary:
     decisions: Mapping[str, int] = field(default_factory=dict[str, int])
     latest_at: str | None = None
     lags: Lags = Lags()
+    not_understood: int = 0
 
     def extended(self, entries: Iterable[bytes]) -> Summary:
         """Return the summary with the entries that follow."""
@@ -63,19 +64,20 @@ class Summary:
 
     def _with_one(self, data: bytes) -> Summary:
         entry = parse_entry(data)
-        record: dict[str, Any] = msgspec.json.decode(entry.record)
         accepted_at = entry.acceptance.accepted_at
         made = replace(self, size=self.size + 1, latest_at=accepted_at)
         if entry.membership is not None and entry.membership.position == 0:
             made = replace(made, submissions=self.submissions + 1)
-        match record["type"]:
-            case "submission.rejected/1":
+        # The append rules look at the headers of records only: what a department has signed may be anything.
+        match read_record(entry.record):
+            case SubmissionRejected():
                 return replace(made, rejections=self.rejections + 1)
-            case "decision.registered/1":
-                kind = record["decision_type"]
+            case DecisionRegistered(decision_type=kind, decided_at=decided_at):
                 decisions = {**self.decisions, kind: self.decisions.get(kind, 0) + 1}
-                lag = max(0, int(moment(accepted_at)) - partial(record["decided_at"]).latest)
+                lag = max(0, int(moment(accepted_at)) - partial(decided_at).latest)
                 return replace(made, decisions=decisions, lags=self.lags.with_one(lag))
+            case NotUnderstood() | Broken():
+                return replace(made, not_understood=self.not_understood + 1)
             case _:
                 return made
 
@@ -86,6 +88,7 @@ class Summary:
             "size": self.size,
             "submissions": self.submissions,
             "rejections": self.rejections,
+            "not_understood": self.not_understood,
             "decisions": dict(sorted(self.decisions.items())),
             "latest_at": self.latest_at,
             "lag": {

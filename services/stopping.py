@@ -12,6 +12,8 @@ class Stop:
     """Asked for once, by a signal or by a failure; whoever must end early waits for it."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    error: BaseException | None = None
+    """Why, where a failure has asked for it."""
 
     def on_signals(self) -> None:
         """Ask for a stop at SIGTERM and SIGINT. A second signal ends the process as usual."""

@@ -262,7 +262,7 @@ CROSS JOIN LATERAL (
 _COSIGNED: Final = "SELECT size, name, key_id, first, last FROM cosignature WHERE register = %s"
 
 _OF_REGISTERS: Final = ("entry", "tile", "note", "submission", "record", "rejection", "cosignature")
-_GUARDS: Final = 14
+_GUARDS: Final = 15
 
 _Rows = list[Any]
 
@@ -595,12 +595,21 @@ class PostgresStore:
             "ORDER BY name"
         )
 
-    def outbox(self, limit: int) -> list[OutboxRow]:
-        """Return up to `limit` messages that are to be sent, in the order in which to send them."""
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
+        """Return up to `limit` messages that are to be sent, in the order in which to send them.
+
+        Only those of an id beyond `after`.
+        """
         rows = self._rows(
-            "SELECT id, topic, key, value FROM outbox WHERE value IS NOT NULL ORDER BY id LIMIT %s", (limit,)
+            "SELECT id, topic, key, value FROM outbox WHERE value IS NOT NULL AND id > %s ORDER BY id LIMIT %s",
+            (after, limit),
         )
         return [OutboxRow(*row) for row in rows]
+
+    def outbox_end(self) -> int:
+        """Return the largest id of an outbox row, one that waits for its note too; 0 where there is none."""
+        ((end,),) = self._rows("SELECT coalesce(max(id), 0) FROM outbox")
+        return int(end)
 
     def partitions(self, topic: str) -> int | None:
         """Return the number of partitions that was fixed for a topic, if it was."""

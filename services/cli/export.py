@@ -79,6 +79,8 @@ def run(
         stack.enter_context(closing(store))
         heads = store.heads()
         exporting = _Exporting(opening_of(store).origin)
+        if from_database:
+            _require_origin(exporting.origin)
         total = sum(head.size for head in heads.values())
         with progress_bar("Exporting entries", total, as_json=as_json) as advance:
             pieces = exporting.pieces(store, heads, advance)
@@ -106,10 +108,19 @@ def _database() -> Store:
     return PostgresStore(distributed_settings().conninfo(), read_only=True)
 
 
+def _require_origin(origin: str) -> None:
+    from services.distributed.settings import distributed_settings
+
+    wanted = distributed_settings().origin
+    if origin != wanted:
+        raise UsageError(f"the database holds {origin}, and the settings are of {wanted}")
+
+
 def _from_topics(stack: ExitStack, *, as_json: bool) -> Store:
     """Derive a ledger from its topics into a scratch store, which is gone when `stack` ends."""
     import asyncio
 
+    from services.cli.brokers import reaching_kafka
     from services.distributed.log_reader import log_reader
     from services.distributed.rebuilding import Derived, derive, read_ends
     from services.distributed.settings import distributed_settings
@@ -124,7 +135,8 @@ def _from_topics(stack: ExitStack, *, as_json: bool) -> Store:
         with progress_bar("Replaying messages", sum(ends.messages.values()), as_json=as_json) as advance:
             return await derive(settings, store, ends, advance)
 
-    made = asyncio.run(derived())
+    with reaching_kafka(settings):
+        made = asyncio.run(derived())
     for each in (*made.quarantined, *made.notes.named):
         typer.echo(f"ALARM: left out: {each}", err=True)
     return store

@@ -147,7 +147,10 @@ def _trusted(policy: Path, settings: DistributedSettings) -> VerifierKey:
 def _stated(settings: DistributedSettings) -> VerifierKey:
     """Return the log key that the ledger was opened with, and say that it was taken on trust."""
     with closing(_open(settings.conninfo())) as store:
-        stated = opening_of(store).ledger_key
+        opening = opening_of(store)
+    if opening.origin != settings.origin:
+        raise UsageError(f"the database holds {opening.origin}, and the settings are of {settings.origin}")
+    stated = opening.ledger_key
     typer.echo(f"The log key is the one that entry 0 states; compare it, or give --policy: {stated}", err=True)
     return VerifierKey.parse(stated)
 

@@ -86,6 +86,7 @@ def _fill_topics(file: Path, trusted: Policy | None, *, as_json: bool) -> None:
     # Loaded here: only who has a distributed ledger needs them.
     import asyncio
 
+    from services.cli.brokers import reaching_kafka
     from services.distributed.log_filling import fill_topics
     from services.distributed.settings import distributed_settings
     from services.importing import check_export
@@ -105,7 +106,8 @@ def _fill_topics(file: Path, trusted: Policy | None, *, as_json: bool) -> None:
             stream.seek(0)
             return read_export(stream).blocks
 
-        filled = asyncio.run(fill_topics(settings, blocks, advance))
+        with reaching_kafka(settings):
+            filled = asyncio.run(fill_topics(settings, blocks, advance))
     sent = f"{filled.messages} messages and {filled.notes} checkpoint notes"
     lines = [f"Sent {sent} of {read.origin} to Kafka."]
     if filled.messages_there:

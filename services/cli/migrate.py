@@ -35,8 +35,9 @@ def run(
 
     All or nothing, and again as often as you like. The user needs to own the database, and to be allowed to
     make the two roles where they are not there: the application role, which can add and never take away,
-    and daybook_reader, which only reads. Neither can log in: grant them to users that can. Exit status 2
-    for bad usage, 3 where the database cannot be reached, or is not of this version. Example:
+    and daybook_reader, which only reads. Neither can log in: grant both to the user of the services, who is
+    best not the owner of the tables. Exit status 2 for bad usage, 3 where the database cannot be reached, or
+    is not of this version. Example:
 
         daybook migrate --database postgresql://owner@db.internal/daybook
     """

@@ -18,6 +18,7 @@ from ledger.event_log import SUBMISSIONS
 from ledger.export import Block, Export, MessageBlock, export_blocks
 from ledger.stores.postgres import PostgresStore
 from ledger.tiles import decode_entries
+from services.cli.brokers import reaching_kafka
 from services.cli.reporting import JsonOption, UsageError, expected_failures, progress_bar, report
 from services.distributed.comparing import compare
 from services.distributed.log_reader import log_reader
@@ -92,7 +93,11 @@ def run(
             raise UsageError("--check, --resume and --signer-marks go with --from kafka")
         if check and (resume or signer_marks):
             raise UsageError("--check changes nothing: leave --resume and --signer-marks out")
-        with closing(PostgresStore(settings.conninfo(), read_only=check or source is Source.STORE)) as store:
+        read_only = check or source is Source.STORE
+        with (
+            reaching_kafka(settings),
+            closing(PostgresStore(settings.conninfo(), read_only=read_only)) as store,
+        ):
             if source is Source.STORE:
                 told, lines = _from_store(settings, store, into, as_json=as_json)
             elif check or not (resume or _is_empty(store, settings)):

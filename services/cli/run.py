@@ -6,15 +6,17 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
 import uvloop
 
+from services.cli.brokers import reaching_kafka
 from services.cli.logs import configure_logs
 from services.cli.reporting import JsonOption, UsageError, expected_failures
-from services.distributed.settings import distributed_settings
+from services.distributed.settings import distributed_settings, signer_settings
 
 
 class Service(StrEnum):
@@ -59,7 +61,8 @@ def run(
     with expected_failures(as_json=as_json):
         if from_zero and service is not Service.PROJECTOR:
             raise UsageError("--from-zero is for the projector: nothing else can be counted anew")
-        settings = distributed_settings(grpc=grpc, http=http, ops=ops)
+        make = signer_settings if service is Service.SIGNER else distributed_settings
+        settings = make(grpc=grpc, http=http, ops=ops)
         configure_logs()
         module = importlib.import_module(_MODULES[service])
 
@@ -72,4 +75,5 @@ def run(
             sys.stdout.flush()
 
         more = {"from_zero": True} if from_zero else {}
-        uvloop.run(module.run(settings, ready, **more))
+        with nullcontext() if service is Service.SIGNER else reaching_kafka(settings):
+            uvloop.run(module.run(settings, ready, **more))

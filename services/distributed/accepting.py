@@ -30,6 +30,7 @@ from ledger.rules import judge_records
 from ledger.store import Run
 from services.distributed.lookups import Held, Lookups
 from services.distributed.outcomes import Outcomes, Sent
+from services.distributed.running import LAST
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.published import Published
@@ -88,7 +89,7 @@ class KafkaSubmissions:
             finally:
                 self.drain()
                 if self._under_way:
-                    await asyncio.wait(self._under_way.values(), timeout=self._settings.grace_seconds)
+                    await asyncio.wait(self._under_way.values(), timeout=LAST * self._settings.grace_seconds)
                 await self._outcomes.close()
                 self._lookups.close()
 

@@ -14,6 +14,7 @@ from services.audit import AuditServicer
 from services.distributed.ops import ops_endpoint
 from services.distributed.projection import ProjectedRegisters
 from services.distributed.reading import readiness, reading, until_over
+from services.distributed.running import CALLS, served
 from services.distributed.settings import DistributedSettings
 from services.grpc_server import grpc_server
 from services.stopping import Stop
@@ -24,9 +25,7 @@ _SERVICES: Final = (audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"
 
 async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises as `serve` does."""
-    stop = Stop()
-    stop.on_signals()
-    await serve(settings, ready, stop)
+    await served(settings.grace_seconds, lambda running: serve(settings, ready, running.stop))
 
 
 async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], stop: Stop) -> None:
@@ -57,5 +56,5 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
             finally:
                 stop.asked.set()
                 await calls.say_not_serving()
-                await calls.server.stop(settings.grace_seconds)
+                await calls.server.stop(CALLS * settings.grace_seconds)
                 counted.close()

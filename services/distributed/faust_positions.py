@@ -14,6 +14,8 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from services.distributed.faust_app import PatientConsumer, PatientThread
+
 FETCH_WAIT: Final = 50
 """Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
 
@@ -24,7 +26,7 @@ Committed = Callable[[Mapping[TP, int]], None]
 """Is told, before each seek, what the group had committed."""
 
 
-class _PromptThread(driver.AIOKafkaConsumerThread):
+class _PromptThread(PatientThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer: Any = super()._create_worker_consumer(transport)
         # One request is under way at a time: a partition that is resumed, or whose messages were taken late,
@@ -33,7 +35,7 @@ class _PromptThread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
-class _PositionedConsumer(driver.Consumer):
+class _PositionedConsumer(PatientConsumer):
     positions: Positions
     told: Committed
 

@@ -344,7 +344,7 @@ class CheckpointFollower:
                 self._view.follow(one.size)
             elif name not in self._view.fold.registers:
                 continue  # the next reading of the store finds it
-            root = self._view.reader(name).root(one.size)
+            root = head.root if head.size == one.size else self._view.reader(name).root(one.size)
             if root != one.checkpoint.root:
                 _log.error("a signed checkpoint of another history", register=name, size=one.size)
                 ours = Checkpoint(one.checkpoint.origin, one.size, root)

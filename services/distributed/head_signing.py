@@ -17,8 +17,8 @@ from ledger.ledger import Growth, LedgerView
 from ledger.store import Head, StoredNote
 from services.distributed.signing import Marks, Signing, Signings, ToSign, Verdict
 
-_TOGETHER: Final = 256
-"""Checkpoints of one call of the signer, at the most."""
+TOGETHER: Final = 256
+"""Checkpoints, or marks, of one call of the signer, at the most: gRPC takes no larger message than some."""
 
 
 _Result = TypeVar("_Result")
@@ -93,15 +93,19 @@ class HeadSigning:
             await self._compare_all(signer, in_thread)
         published: dict[str, StoredNote] = {}
         waiting = list(self.unsigned.items())
-        for begin in range(0, len(waiting), _TOGETHER):
-            published |= await self._sign(signer, in_thread, dict(waiting[begin : begin + _TOGETHER]))
+        for begin in range(0, len(waiting), TOGETHER):
+            published |= await self._sign(signer, in_thread, dict(waiting[begin : begin + TOGETHER]))
         return published
 
     async def _compare_all(self, signer: Signer, in_thread: InThread) -> None:
         """Compare every register with its mark, once a signer: a signed head too may be behind or beside it."""
         heads = await in_thread(self._ledger.heads)
-        if heads:
-            await self._read_marks(signer, list(heads))
+        names = list(heads)
+        for begin in range(0, len(names), TOGETHER):
+            before = self._instance
+            await self._read_marks(signer, names[begin : begin + TOGETHER])
+            if begin and self._instance != before:
+                return  # what the one before had told is forgotten, and everything is compared the next time
         beside = {
             name: head
             for name, head in heads.items()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from services.distributed.settings import DistributedSettings
+from services.settings import SettingsError
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of the largest message (docs/formats.md, section 18)."""
@@ -20,15 +21,39 @@ _FETCH_WAIT: Final = 500
 """Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
 
 
-def security(settings: DistributedSettings) -> dict[str, Any]:
-    """Return what every client is told of the brokers. Raises OSError, or ssl.SSLError, for unusable files."""
-    told: dict[str, Any] = {"bootstrap_servers": settings.kafka}
-    if settings.kafka_ca is not None:
+def tls(settings: DistributedSettings) -> ssl.SSLContext | None:
+    """Return how brokers are reached with TLS, which is then the only way; None where that is not asked for.
+
+    Raises SettingsError for files that cannot be used.
+    """
+    if settings.kafka_ca is None:
+        return None
+    try:
         context = ssl.create_default_context(cafile=str(settings.kafka_ca))
-        if settings.kafka_certificate is not None:
-            context.load_cert_chain(settings.kafka_certificate, settings.kafka_key)
-        told |= {"security_protocol": "SSL", "ssl_context": context}
-    return told
+    except OSError as error:
+        raise SettingsError(
+            f"kafka_ca: {settings.kafka_ca} {_why(error, 'holds no PEM certificates')}"
+        ) from error
+    if settings.kafka_certificate is not None:
+        try:
+            # An encrypted key would be asked for on the terminal.
+            context.load_cert_chain(settings.kafka_certificate, settings.kafka_key, password="")
+        except OSError as error:
+            files = f"{settings.kafka_certificate} and {settings.kafka_key}"
+            why = _why(error, "are not a PEM certificate and its private key, unencrypted")
+            raise SettingsError(f"kafka_certificate and kafka_key: {files} {why}") from error
+    return context
+
+
+def _why(error: OSError, unusable: str) -> str:
+    return unusable if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror or error}"
+
+
+def security(settings: DistributedSettings) -> dict[str, Any]:
+    """Return what every client is told of the brokers. Raises SettingsError as `tls` does."""
+    context = tls(settings)
+    told: dict[str, Any] = {"bootstrap_servers": settings.kafka}
+    return told if context is None else {**told, "security_protocol": "SSL", "ssl_context": context}
 
 
 def producer(settings: DistributedSettings) -> AIOKafkaProducer:

@@ -9,7 +9,6 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from ledger.event_log import LogStore
 from ledger.stores.postgres import PostgresStore
 
 LANES: Final = 4
@@ -22,12 +21,16 @@ _Result = TypeVar("_Result")
 class Lane:
     """One thread with its store: what is done in it is done one after the other."""
 
-    store: LogStore
+    store: PostgresStore
     _thread: ThreadPoolExecutor
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """Do work in the lane's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def hurry(self) -> None:
+        """Let what is under way fail where the server is silent."""
+        self.store.hurry()
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ class GapError(LogError):
 
 
 class TruncatedError(LogError):
-    """The topic ends before what was done of it."""
+    """The topic ends before what was done of it, or has lost its beginning."""
 
 
 class OtherTopicError(LogError):

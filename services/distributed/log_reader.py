@@ -6,7 +6,7 @@ is an error, which names them, and never a step over them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -36,10 +36,22 @@ class LogReader:
 
         Raises OSError where the brokers cannot be reached.
         """
+        return await self._offsets(topic, self._consumer.end_offsets)
+
+    async def begins(self, topic: str) -> dict[int, int]:
+        """Return the offset of each partition's first message: 0, unless something was deleted.
+
+        Raises OSError where the brokers cannot be reached.
+        """
+        return await self._offsets(topic, self._consumer.beginning_offsets)
+
+    async def _offsets(
+        self, topic: str, ask: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]]
+    ) -> dict[int, int]:
         with _translated():
             partitions = await self._partitions(topic)
-            found = await self._consumer.end_offsets(partitions) if partitions else {}
-        return {partition.partition: end for partition, end in sorted(found.items())}
+            found = await ask(partitions) if partitions else {}
+        return {partition.partition: offset for partition, offset in sorted(found.items())}
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         # A consumer knows only the topics that it was assigned.

@@ -105,13 +105,16 @@ class PartitionWriter:
     def check(self, end_offset: int, before: LogMessage | None) -> None:
         """Compare the topic with what was done of it: its end, and the message at `position.next_offset - 1`.
 
-        `before` is None where that message is not there. Raises TruncatedError or OtherTopicError.
+        `before` is None where that message is not there. Raises TruncatedError or OtherTopicError; LogError
+        where the store does not say what became of that message.
         """
         done = self.position.next_offset
         if end_offset < done:
             raise truncated(self._place(), end_offset, done)
         if done == 0:
             return
+        if self._store.disposition(self.position.topic, self.position.partition, done - 1) is None:
+            raise self._forgotten(done - 1)
         there = before is not None and before.offset == done - 1
         if before is None or not there or before.hash() != self.position.last:
             raise OtherTopicError(
@@ -156,12 +159,14 @@ class PartitionWriter:
             raise GapError(f"{self._place()}: messages {below[0]} to {below[-1]} do not follow each other")
         found = self._store.dispositions(position.topic, position.partition, below[0], below[-1] + 1)
         if [each.offset for each in found] != below:
-            missing = min(set(below) - {each.offset for each in found})
-            raise LogError(
-                f"{self._place()}: the store does not say what became of message {missing}, which lies before "
-                f"the position {position.next_offset}. It is damaged: run fsck"
-            )
+            raise self._forgotten(min(set(below) - {each.offset for each in found}))
         return len(below)
+
+    def _forgotten(self, offset: int) -> LogError:
+        return LogError(
+            f"{self._place()}: the store does not say what became of message {offset}, which lies before "
+            f"the position {self.position.next_offset}. It is damaged: run fsck"
+        )
 
     def _check_order(self, fresh: Sequence[LogMessage]) -> None:
         for expected, message in enumerate(fresh, self.position.next_offset):
@@ -225,6 +230,16 @@ def truncated(place: str, end_offset: int, done: int) -> TruncatedError:
     )
 
 
+def beheaded(place: str, begin: int) -> TruncatedError:
+    """Return the error that says that the first messages of a partition are gone."""
+    return TruncatedError(
+        f"{place} begins at offset {begin}: the messages before it were deleted, and the topic is the history. "
+        "Nothing is appended. Restore the topic from a copy; or export the ledger from the database, import it "
+        "into new topics, and rebuild from these. See that nothing deletes from the topic: retention, or "
+        "whoever may"
+    )
+
+
 def _together(messages: Sequence[LogMessage]) -> Iterator[LogMessage]:
     """Yield as many messages as one commit may have."""
     size = 0
@@ -232,4 +247,4 @@ def _together(messages: Sequence[LogMessage]) -> Iterator[LogMessage]:
         if size >= MAX_BYTES:
             return
         yield message
-        size += len(message.value)
+        size += message.size

@@ -18,9 +18,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from ledger.errors import ConflictError, StoreError
+from ledger.stores.postgres import in_one_line
 from services.counting import Lags, Summary
 
-FORM: Final = 1
+FORM: Final = 2
 """The form of what is kept: a row of another one counts as none, and is counted anew."""
 
 _log = structlog.get_logger()
@@ -62,7 +63,7 @@ def migrate_projection(conninfo: str, *, writer: str | None, reader: str | None)
                     sql.SQL("GRANT {} ON projection.register TO {}").format(sql.SQL(rights), name)
                 )
     except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL: {error}") from error
+        raise StoreError(f"PostgreSQL: {in_one_line(error)}") from error
 
 
 class ProjectedRegisters:
@@ -134,13 +135,14 @@ class ProjectedRegisters:
                 cursor = self._connection.execute(statement, values)
                 return cursor.rowcount, cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
-            raise StoreError(f"PostgreSQL: the projection: {error}") from error
+            raise StoreError(f"PostgreSQL: the projection: {in_one_line(error)}") from error
 
 
 def _counted(summary: Summary) -> dict[str, Any]:
     return {
         "submissions": summary.submissions,
         "rejections": summary.rejections,
+        "not_understood": summary.not_understood,
         "decisions": dict(summary.decisions),
         "latest_at": summary.latest_at,
         "lags": [summary.lags.count, summary.lags.longest, *summary.lags.classes],
@@ -157,4 +159,5 @@ def _summary(size: int, counted: Any) -> Summary:
         value["decisions"],
         value["latest_at"],
         Lags(count, longest, tuple(classes)),
+        value["not_understood"],
     )

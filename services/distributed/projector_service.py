@@ -15,14 +15,16 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from ledger.errors import ConflictError
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import PostgresStore
+from ledger.stores.postgres import SILENCE, PostgresStore
 from services.counting import Summary
+from services.distributed.faust_app import stream_app
 from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
+from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
 from services.distributed.projection import ProjectedRegisters
-from services.distributed.running import Running, served, stream_app, within
+from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 from services.published import Published
@@ -100,7 +102,7 @@ async def run(
     With `from_zero` what is counted is forgotten first. Raises StoreError or OSError where PostgreSQL or Kafka
     cannot be reached; SplitViewError where the log's key has signed what the store does not hold; TopicsError.
     """
-    await served(lambda running: _run(settings, ready, running, from_zero))
+    await served(settings.grace_seconds, lambda running: _run(settings, ready, running, from_zero))
 
 
 async def _run(
@@ -110,8 +112,9 @@ async def _run(
     from_zero: bool,
 ) -> None:
     registry = CollectorRegistry()
-    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix)
-    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True)
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
+    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True, silence=SILENCE)
+    running.in_the_end(store.hurry)
     projectors: list[Projector] = []
 
     def told() -> dict[str, Any]:
@@ -127,7 +130,7 @@ async def _run(
     try:
         await work_alone("projector", settings.conninfo(), settings, running, registry, told, ready, work)
     finally:
-        await asyncio.to_thread(store.close)
+        store.close()
 
 
 async def _work(
@@ -152,4 +155,4 @@ async def _work(
         try:
             await running.until_over()
         finally:
-            await within(settings.grace_seconds, app.stop())
+            await running.finish("goodbye to Kafka", app.stop())

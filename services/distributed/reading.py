@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ledger.errors import StoreError
 from ledger.governing import GOVERNING
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import PostgresStore
+from ledger.stores.postgres import SILENCE, PostgresStore
 from services.distributed.following_checkpoints import LATEST, CheckpointFollower
 from services.distributed.settings import DistributedSettings
 from services.published import Published
@@ -61,13 +61,17 @@ async def reading(settings: DistributedSettings, registry: CollectorRegistry) ->
         published = await asyncio.to_thread(lambda: Published(store, PolicyInForce(view, time.time)))
         follower = CheckpointFollower(settings, view, published, registry)
         async with follower.started() as following:
-            yield Reading(store, view, published, follower, following, settings.view_seconds)
+            try:
+                yield Reading(store, view, published, follower, following, settings.view_seconds)
+            finally:
+                # Nobody is called any more: whatever still reads may wait for a server that is away.
+                store.hurry()
     finally:
-        await asyncio.to_thread(store.close)
+        store.close()
 
 
 def _open(settings: DistributedSettings) -> PostgresStore:
-    return PostgresStore(settings.conninfo(), read_only=True)
+    return PostgresStore(settings.reader_conninfo(), read_only=True, silence=SILENCE)
 
 
 def _viewed(store: PostgresStore, origin: str) -> LedgerView:
@@ -95,4 +99,5 @@ async def until_over(stop: Stop, *working: asyncio.Task[None]) -> None:
         asked.cancel()
     for task in working:
         if task.done():
+            stop.error = None if task.cancelled() else task.exception()
             task.result()

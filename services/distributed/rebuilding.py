@@ -101,6 +101,7 @@ async def rebuild_store(
     make; MalformedError where they hold no ledger of this origin; StoreError; OSError for Kafka.
     """
     first, *others = ends.in_order()
+    outbox_end = await asyncio.to_thread(store.outbox_end)
     await asyncio.to_thread(store.fix_partitions, SUBMISSIONS, ends.partitions)
     notes = [await _rebuild_one(settings, store, ends, first, progress)]
     left = sum(ends.messages[each] + ends.notes[each] for each in others)
@@ -108,15 +109,21 @@ async def rebuild_store(
         notes += await _in_processes(settings, store, ends, others, processes, progress)
     else:
         notes += [await _rebuild_one(settings, store, ends, each, progress) for each in others]
-    return await asyncio.to_thread(_told, settings, store, ends, notes)
+    return await asyncio.to_thread(_told, settings, store, ends, notes, outbox_end)
 
 
 def _told(
-    settings: DistributedSettings, store: PostgresStore, ends: LogEnds, notes: Iterable[LoggedNotes]
+    settings: DistributedSettings,
+    store: PostgresStore,
+    ends: LogEnds,
+    notes: Iterable[LoggedNotes],
+    outbox_end: int,
 ) -> RebuiltStore:
-    # What came from the topic need not go there again.
-    while rows := [row for row in store.outbox(1_000) if row.topic == CHECKPOINTS]:
-        store.sent([row.id for row in rows])
+    # What came from the topic need not go there again. What the outbox had before may never have been there,
+    # and stays: also what an interrupted rebuild has left, which is then sent twice.
+    while rows := store.outbox(1_000, outbox_end):
+        store.sent([row.id for row in rows if row.topic == CHECKPOINTS])
+        outbox_end = rows[-1].id
     quarantined = (
         f"{settings.topic_prefix}{SUBMISSIONS}/{each}, message {one.offset} of {one.register}: {one.why}"
         for each in ends.messages

@@ -16,9 +16,12 @@ from prometheus_client import CollectorRegistry
 from ledger.ledger import LedgerView
 from ledger.notes import SignerKey
 from services.distributed.accepting import KafkaSubmissions
+from services.distributed.kafka_clients import tls
 from services.distributed.ops import ops_endpoint
 from services.distributed.reading import Reading, readiness, reading, until_over
+from services.distributed.running import CALLS, served
 from services.distributed.settings import DistributedSettings
+from services.distributed.topics import check_topics
 from services.governance import GovernanceServicer
 from services.grpc_server import GrpcServer, grpc_server
 from services.ledger_files import read_secret_key
@@ -43,17 +46,17 @@ _SERVICES: Final = tuple(
 
 async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises as `serve` does."""
-    stop = Stop()
-    stop.on_signals()
-    await serve(settings, ready, stop)
+    await served(settings.grace_seconds, lambda running: serve(settings, ready, running.stop))
 
 
 async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], stop: Stop) -> None:
     """Serve until a stop is asked for: then answer what is under way, and let through what was accepted.
 
-    Raises SettingsError; OSError or StoreError where what is needed cannot be reached; SplitViewError.
+    Raises SettingsError or TopicsError; OSError, KafkaError or StoreError where what is needed cannot be
+    reached; SplitViewError.
     """
     registry = CollectorRegistry()
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
     async with reading(settings, registry) as held:
         submissions = KafkaSubmissions(
             settings,
@@ -79,7 +82,8 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
                 loop.call_later(LINGER, held.published.give_up_waiting)
                 loop.call_later(LINGER, submissions.give_up_waiting)
                 await calls.say_not_serving()
-                await calls.server.stop(settings.grace_seconds)
+                await calls.server.stop(CALLS * settings.grace_seconds)
+                held.store.hurry()
 
 
 @asynccontextmanager

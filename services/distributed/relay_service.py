@@ -16,11 +16,12 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ledger.event_log import CHECKPOINTS, OutboxRow
-from ledger.stores.postgres import PostgresStore
-from services.distributed.kafka_clients import producer
+from ledger.stores.postgres import SILENCE, PostgresStore
+from services.distributed.faust_app import stream_app
+from services.distributed.kafka_clients import producer, tls
 from services.distributed.only_one import work_alone
 from services.distributed.partitions import partition_of
-from services.distributed.running import Running, served, stream_app, within
+from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import check_topics
 
@@ -113,7 +114,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
     Raises StoreError or OSError where PostgreSQL or Kafka cannot be reached, TopicsError where a topic is not
     as it must be.
     """
-    await served(lambda running: _run(settings, ready, running))
+    await served(settings.grace_seconds, lambda running: _run(settings, ready, running))
 
 
 async def _run(
@@ -121,8 +122,9 @@ async def _run(
 ) -> None:
     registry = CollectorRegistry()
     conninfo = settings.conninfo()
-    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix)
-    store = await asyncio.to_thread(PostgresStore, conninfo)
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
+    store = await asyncio.to_thread(PostgresStore, conninfo, silence=SILENCE)
+    running.in_the_end(store.hurry)
     kafka = producer(settings)
     relay = Relay(store, kafka, settings, registry)
     try:
@@ -133,8 +135,8 @@ async def _run(
 
         await work_alone("relay", conninfo, settings, running, registry, relay.told, ready, work)
     finally:
-        await within(settings.grace_seconds, kafka.stop())
-        await asyncio.to_thread(store.close)
+        await running.finish("messages on their way", kafka.stop())
+        store.close()
 
 
 async def _relay(settings: DistributedSettings, running: Running, relay: Relay) -> None:
@@ -154,6 +156,6 @@ async def _relay(settings: DistributedSettings, running: Running, relay: Relay) 
     try:
         await running.until_over()
         # What is on its way is acknowledged, and its rows dropped.
-        await within(settings.grace_seconds, ended.wait())
+        await running.finish("messages of the outbox", ended.wait())
     finally:
-        await within(settings.grace_seconds, app.stop())
+        await running.finish("goodbye to Kafka", app.stop())

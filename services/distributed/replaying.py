@@ -5,10 +5,11 @@ The same messages come to the same outcomes whoever replays them, and in whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
-from ledger.entries import Message, open_message
+from ledger.entries import MAX_MESSAGE, Message, open_message
 from ledger.errors import LedgerError
 from ledger.event_log import Advance, Disposition, Kind, LogMessage, Position, QuarantinedMessage
 from ledger.ledger import Appended, FinishedTurn, Known, Ledger, Outcome, Quarantined, Rejected, Waiting
@@ -25,6 +26,8 @@ class Opened:
 
 def open_logged(logged: LogMessage, origin: str, belongs: Callable[[str], bool]) -> Opened:
     """Parse and verify a message. `belongs` tells whether a register is of the partition that it came from."""
+    if len(logged.key) > MAX_MESSAGE:
+        return Opened(logged, Quarantined("key or register: the key is not the name of a register"))
     try:
         register = logged.key.decode("utf-8")
     except UnicodeDecodeError:
@@ -63,15 +66,26 @@ def replay_logged(ledger: Ledger, position: Position, messages: Sequence[Opened]
         if isinstance(outcome, Waiting):
             waits = outcome
             break
-        register = one.logged.key.decode("utf-8", "replace")
+        register = one.logged.key[:MAX_MESSAGE].decode("utf-8", "replace")
         dispositions.append(_disposition(one.logged.offset, register, outcome))
         if isinstance(outcome, Quarantined):
-            logged = one.logged
-            quarantined.append(
-                QuarantinedMessage(logged.offset, register, logged.key, logged.value, outcome.why)
-            )
+            quarantined.append(_set_aside(one.logged, register, outcome.why))
     after = position.after(one.logged.hash() for one in messages[: len(dispositions)])
     return Replayed(turn.finish({}), Advance(position, after, dispositions, quarantined), waits)
+
+
+def _set_aside(logged: LogMessage, register: str, why: str) -> QuarantinedMessage:
+    # A message may have been compressed from more than a store can hold.
+    said = "; ".join([why, *_cut("key", logged.key), *_cut("value", logged.value)])
+    return QuarantinedMessage(
+        logged.offset, register, logged.key[:MAX_MESSAGE], logged.value[:MAX_MESSAGE], said
+    )
+
+
+def _cut(what: str, data: bytes) -> Iterator[str]:
+    if len(data) > MAX_MESSAGE:
+        digest = sha256(data).hexdigest()
+        yield f"only the first {MAX_MESSAGE} of its {what}'s {len(data)} bytes are kept, SHA-256 {digest}"
 
 
 def _disposition(offset: int, register: str, outcome: Outcome) -> Disposition:

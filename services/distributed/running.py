@@ -1,7 +1,7 @@
 """A service from its start to its end: until it is told to stop, or until a part of it has failed.
 
 Faust logs what a task of its own raises, and goes on: so nothing is left to it. What fails here ends the
-process, and a supervisor starts it again.
+process, and a supervisor starts it again. Whatever hangs, the process ends within its grace period.
 """
 
 from __future__ import annotations
@@ -9,79 +9,51 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-import faust
 import psycopg
 import structlog
 from aiokafka.errors import KafkaError
 
-from ledger.errors import StoreError
-from services.distributed.kafka_clients import security
-from services.distributed.settings import DistributedSettings
+from ledger.errors import ConflictError, StoreError
+from ledger.stores.postgres import in_one_line
 from services.following import cancel
 from services.stopping import Stop
 
 _UNREACHABLE: Final = 3
 """The exit status of a service that could not reach what it needs."""
 
-_FETCHED: Final = 128
-"""Messages that wait in a stream before its partitions are paused."""
+_INTEGRITY_FAILURE: Final = 1
+"""That of one that has found what it will not go on with."""
+
+CALLS: Final = 0.6
+"""How much of the grace period calls under way are given; the rest is for what ends after them."""
+
+LAST: Final = 0.1
+"""How much of it is given to what nobody waits for any more, where it is waited for at all."""
 
 _log = structlog.get_logger()
 
 
-class _Tableless(faust.App):
-    """An app that keeps no tables, and so needs no folder for them, which it would make wherever it starts."""
+def _end_by_force_unless_ended(seconds: float, stop: Stop) -> None:
+    """End the process in so many seconds, with the status that it would have ended with."""
 
-    def _create_directories(self) -> None:
-        pass
+    def end() -> None:
+        error = stop.error
+        status = _UNREACHABLE if error is None or _is_unreachable(error) else _INTEGRITY_FAILURE
+        why = "told to stop" if error is None else f"{type(error).__name__}: {told_plainly(error)}"
+        _log.error("not ended in time: what hangs is ended by force", seconds=seconds, status=status, why=why)
+        os._exit(status)
 
-
-def stream_app(settings: DistributedSettings, name: str) -> faust.App:
-    """Return a Faust app of the group `name` that creates nothing, keeps no tables and opens no port.
-
-    It is started and stopped from our own event loop, which must be running.
-    """
-    connection = security(settings)
-    context = connection.get("ssl_context")
-    return _Tableless(
-        settings.topic_prefix + name,
-        broker=[f"kafka://{each.strip()}" for each in settings.kafka.split(",")],
-        broker_credentials=context,
-        loop=asyncio.get_running_loop(),
-        autodiscover=False,
-        web_enabled=False,
-        web_bind="127.0.0.1",
-        value_serializer="raw",
-        key_serializer="raw",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        table_standby_replicas=0,
-        stream_wait_empty=False,
-        stream_buffer_maxsize=_FETCHED,
-        broker_commit_interval=1.0,
-        broker_session_timeout=settings.session_seconds,
-        broker_rebalance_timeout=max(settings.session_seconds, 6.0),
-        broker_heartbeat_interval=settings.session_seconds / 4,
-    )
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
-async def within(seconds: float, work: Awaitable[Any]) -> None:
-    """Do what a service does in its end, for so long at most: where Kafka is away its clients never give up.
-
-    What is not done by then ends with the process, which is ended by force where that hangs too: Faust's own
-    thread may.
-    """
-    doing = asyncio.ensure_future(work)
-    await asyncio.wait({doing}, timeout=seconds)
-    if not doing.done():
-        doing.cancel()
-        _log.warning("not done in the end: is Kafka away?", seconds=seconds)
-        end_by_force(2 * seconds, _UNREACHABLE)
-    elif not doing.cancelled():
-        doing.result()
+def _is_unreachable(error: BaseException) -> bool:
+    return isinstance(told_plainly(error), OSError | StoreError | ConflictError)
 
 
 def end_by_force(seconds: float, status: int) -> None:
@@ -92,10 +64,15 @@ def end_by_force(seconds: float, status: int) -> None:
 
 
 class Running:
-    """What the parts of one service share: the wish to stop, and the first failure."""
+    """What the parts of one service share: the wish to stop, the first failure, and the time for the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = 10.0) -> None:
         self.stop = Stop()
+        self.undone: list[str] = []
+        """What could not be done in the end."""
+        self._grace = grace
+        self._over_at: float | None = None
+        self._hurried: list[Callable[[], None]] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -106,6 +83,7 @@ class Running:
     def fail(self, error: BaseException) -> None:
         """End the service with this error, unless another came first."""
         if not self._failed.done():
+            self.stop.error = error
             self._failed.set_exception(error)
 
     def part(self, work: Callable[[], Awaitable[Any]]) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -149,18 +127,75 @@ class Running:
             raise told_plainly(error)
         self._failed.cancel()
 
+    def in_the_end(self, hurry: Callable[[], None]) -> None:
+        """Have `hurry` called when the service is to end: nothing is waited for then that may not come."""
+        self._hurried.append(hurry)
+        if self._over_at is not None:
+            hurry()
+
+    async def ending(self) -> None:
+        """Wait until the service is to end; see to it that the process ends within its grace period."""
+        asked = asyncio.create_task(self.stop.asked.wait())
+        await self._first_of(asked)
+        asked.cancel()
+        self.begin_end()
+
+    def begin_end(self) -> None:
+        """Begin the grace period, unless it has begun: after it the process is ended by force."""
+        if self._over_at is None:
+            self._over_at = time.monotonic() + self._grace
+            _end_by_force_unless_ended(self._grace, self.stop)
+            for hurry in self._hurried:
+                hurry()
+
+    async def finish(self, what: str, work: Awaitable[Any]) -> None:
+        """Do what a service does in its end, for half of the time that is left at most.
+
+        Where Kafka is away its clients never give up. What is not done by then ends with the process, and
+        after it nothing is waited for as long.
+        """
+        self.begin_end()
+        assert self._over_at is not None  # noqa: S101 - it has begun
+        left = (self._over_at - time.monotonic()) / 2
+        if self.undone:
+            left = min(left, LAST * self._grace)
+        doing = asyncio.ensure_future(work)
+        await asyncio.wait({doing}, timeout=max(left, 0.0))
+        if not doing.done():
+            doing.cancel()
+            self.undone.append(what)
+            _log.warning("not done in the end: is Kafka or PostgreSQL away?", what=what, seconds=round(left, 1))
+        elif not doing.cancelled():
+            doing.result()
+
     async def _first_of(self, *waited: asyncio.Future[Any]) -> None:
         await asyncio.wait([*waited, self._failed], return_when=asyncio.FIRST_COMPLETED)
 
 
-async def served(work: Callable[[Running], Awaitable[None]]) -> None:
-    """Run a service until it is told to stop. Raises what failed first, as `told_plainly` says it."""
-    running = Running()
+async def served(grace: float, work: Callable[[Running], Awaitable[None]]) -> None:
+    """Run a service until it is told to stop; the process ends `grace` seconds after that at the latest.
+
+    Where what is to be done in the end cannot be, since Kafka or PostgreSQL is away, the process ends here,
+    with status 3. Raises what failed first, as `told_plainly` says it.
+    """
+    running = Running(grace)
     running.stop.on_signals()
+    ending = asyncio.create_task(running.ending())
     try:
         await work(running)
     except Exception as error:
+        running.stop.error = running.stop.error or error
         raise told_plainly(error) from error
+    finally:
+        running.begin_end()
+        await cancel([ending])
+    if running.undone:
+        _log.error(
+            "stopped, but Kafka or PostgreSQL did not answer any more. Nothing is lost: the next start does it",
+            undone=running.undone,
+        )
+        # At once: threads and clients of Kafka may hang in their own end.
+        os._exit(_UNREACHABLE)
 
 
 def told_plainly(error: BaseException) -> BaseException:
@@ -169,7 +204,7 @@ def told_plainly(error: BaseException) -> BaseException:
         case KafkaError():
             plain: Exception = ConnectionError(f"Kafka: {error}")
         case psycopg.Error():
-            plain = StoreError(f"PostgreSQL: {error}")
+            plain = StoreError(f"PostgreSQL: {in_one_line(error)}")
         case _:
             return error
     plain.__cause__ = error

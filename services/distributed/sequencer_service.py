@@ -19,16 +19,19 @@ from prometheus_client import CollectorRegistry
 
 from ledger.errors import FencedError
 from ledger.event_log import SUBMISSIONS, LogMessage
+from services.distributed.faust_app import for_a_while, stream_app
 from services.distributed.faust_positions import read_from
+from services.distributed.kafka_clients import tls
 from services.distributed.lanes import Lane, opened_lanes
 from services.distributed.log_errors import LogError
 from services.distributed.log_reader import LogReader, log_reader
 from services.distributed.ops import ops_endpoint
-from services.distributed.partition_writer import PartitionWriter, truncated
-from services.distributed.running import Running, end_by_force, stream_app, within
+from services.distributed.partition_writer import PartitionWriter, beheaded, truncated
+from services.distributed.running import Running, end_by_force, served
 from services.distributed.sequencing import Delivery, Fetching, SequencerMetrics, Sequencing
 from services.distributed.settings import DistributedSettings
 from services.distributed.signing import SignerClient
+from services.distributed.topics import check_topics
 
 GROUP: Final = "daybook-sequencer"
 
@@ -54,15 +57,22 @@ class StalledError(ConnectionError):
 async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None]) -> None:
     """Sequence until a stop is asked for.
 
-    Raises LogError or SplitViewError for an integrity failure; StoreError, OSError or StalledError where what
-    is needed cannot be reached, or a new start is due.
+    Raises LogError or SplitViewError for an integrity failure; TopicsError where the topics are not as they
+    must be; StoreError, OSError or StalledError where what is needed cannot be reached, or a new start is due.
     """
-    running = Running()
-    running.stop.on_signals()
+    await served(settings.grace_seconds, lambda running: _run(settings, ready, running))
+
+
+async def _run(
+    settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], running: Running
+) -> None:
     registry = CollectorRegistry()
+    await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
     client = SignerClient.of(settings)
     try:
         async with opened_lanes(settings.conninfo()) as lanes, log_reader(settings) as reader:
+            for lane in lanes:
+                running.in_the_end(lane.hurry)
             app = stream_app(settings, GROUP)
             sequencer = Sequencer(settings, app, lanes, reader, client, registry, running)
             async with ops_endpoint(settings.ops, registry, sequencer.readiness) as ops:
@@ -74,16 +84,18 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
                     if not running.stopping:
                         ready({"ops": ops})
                     await running.until_over()
-                    await within(settings.grace_seconds, app.consumer.commit())
                     if alarms := sequencer.alarms():
                         # An end in order would hide them.
                         raise LogError("; ".join(alarms))
+                    await for_a_while(
+                        app.consumer.commit(), app.farewell, "the group's offsets are not committed"
+                    )
                 finally:
                     watching.cancel()
                     with suppress(asyncio.CancelledError):
                         await watching
                     await sequencer.drop()
-                    await within(settings.grace_seconds, app.stop())
+                    await running.finish("goodbye to Kafka", app.stop())
     finally:
         await client.close()
 
@@ -116,6 +128,8 @@ class Sequencer:
         self._assigned: frozenset[int] = frozenset()
         self._assigned_at = time.monotonic()
         self._first_assignment = asyncio.Event()
+        self._unassigned_since: float | None = time.monotonic()
+        """Since when Kafka shares the partitions out; None where it has, perhaps with none for this process."""
         self._alarms: dict[int, str] = {}
         read_from(app, self._positions, self._compare)
         app.on_partitions_revoked.connect(self._on_revoked)
@@ -161,6 +175,8 @@ class Sequencer:
                 )
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        if self._unassigned_since is None:
+            self._unassigned_since = time.monotonic()
         await self.drop()
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
@@ -168,9 +184,11 @@ class Sequencer:
             await self.drop()
             assigned = {place.partition for place in self._app.consumer.assignment()}
             self._assigned, self._assigned_at = frozenset(assigned), time.monotonic()
+            self._unassigned_since = None
             ends = await self._reader.ends(self._topic)
             if not assigned <= ends.keys():
                 raise OSError(f"Kafka tells of no topic {self._topic} with partitions {sorted(assigned)}")
+            await self._check_beginnings()
             opened = await asyncio.gather(*(self._open(partition, ends) for partition in sorted(assigned)))
             for partition, at_work in zip(sorted(assigned), opened, strict=True):
                 self._at_work[partition] = at_work
@@ -192,6 +210,12 @@ class Sequencer:
         writer.check(ends[partition], before)
         self._metrics.epoch.labels(partition).set(writer.position.epoch)
         return Sequencing(writer, lane, self._client, self._fetching(partition), self._metrics)
+
+    async def _check_beginnings(self) -> None:
+        """Raise TruncatedError where a partition has lost its first messages."""
+        for partition, begin in (await self._reader.begins(self._topic)).items():
+            if begin != 0:
+                raise beheaded(f"{SUBMISSIONS}/{partition}", begin)
 
     async def _message(self, partition: int, offset: int) -> LogMessage | None:
         try:
@@ -253,10 +277,12 @@ class Sequencer:
     async def watch(self) -> None:
         """Measure the lag, sound alarms at the end of a partition, and end the process where nothing moves.
 
-        Raises StalledError; TruncatedError where the topic ends before what was done, OSError where it is gone.
+        Raises StalledError; TruncatedError where the topic ends before what was done or has lost its beginning,
+        OSError where it is gone.
         """
         while True:
             await asyncio.sleep(_LOOK)
+            self._check_assignment()
             assigned = self._assigned
             # Before the ends are asked for: none of these may lie beyond one.
             self._note_reached()
@@ -267,6 +293,7 @@ class Sequencer:
             for partition, done in reached.items():
                 if ends.get(partition, done) < done:
                     raise truncated(f"{SUBMISSIONS}/{partition}", ends[partition], done)
+            await self._check_beginnings()
             now = time.monotonic()
             for partition in assigned & ends.keys():
                 end = ends[partition]
@@ -281,14 +308,21 @@ class Sequencer:
                         at_work.moved_at = now
                 since = at_work.moved_at if at_work is not None else self._assigned_at
                 if partition in self._assigned and now - since > self._settings.stall_seconds:
-                    why = (
+                    raise _stalled(
                         f"partition {partition} has not moved for {now - since:.0f} seconds, with "
                         f"{'an unknown number of' if lag is None else lag} messages waiting"
                     )
-                    _log.error("stalled: the process ends, to be started again", why=why)
-                    end_by_force(_LAST_SECONDS, _STALLED)
-                    raise StalledError(why)
             self._metrics.unsigned.set(sum(len(each.writer.heads.unsigned) for each in self._at_work.values()))
+
+    def _check_assignment(self) -> None:
+        """Raise StalledError where Kafka has not shared the partitions out for too long."""
+        # It waits so long for members that have died.
+        longest = self._settings.stall_seconds + self._settings.session_seconds
+        since = self._unassigned_since
+        if since is not None and time.monotonic() - since > longest:
+            raise _stalled(
+                f"no partitions were given for {time.monotonic() - since:.0f} seconds: a rebalance does not end"
+            )
 
     def _sound_alarm(self, partition: int, alarm: tuple[str, str] | None) -> None:
         if alarm is None:
@@ -309,11 +343,19 @@ class Sequencer:
         partitions = {str(number): each.told() for number, each in sorted(self._at_work.items())}
         return {
             "ready": self._first_assignment.is_set()
+            and self._unassigned_since is None
             and not alarms
             and set(self._at_work) == set(self._assigned),
             "partitions": partitions,
             "alarms": alarms,
         }
+
+
+def _stalled(why: str) -> StalledError:
+    """Return the error that ends the process, and see to it that it does end."""
+    _log.error("stalled: the process ends, to be started again", why=why)
+    end_by_force(_LAST_SECONDS, _STALLED)
+    return StalledError(why)
 
 
 def _alarm(at_work: Sequencing, *, at_the_end: bool) -> tuple[str, str] | None:

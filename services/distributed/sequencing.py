@@ -168,7 +168,7 @@ class Sequencing:
         self._came.set()
         self._expected += 1
         self._queue.append(delivery)
-        self._bytes += len(message.value)
+        self._bytes += message.size
         if not self._paused and (self._bytes >= _QUEUED_BYTES or len(self._queue) >= _QUEUED):
             self._paused = True
             self._fetching.pause()
@@ -210,7 +210,7 @@ class Sequencing:
             self._unsigned.set()
         for _ in range(appendage.done):
             delivery = self._queue.popleft()
-            self._bytes -= len(delivery.message.value)
+            self._bytes -= delivery.message.size
             delivery.ack()
         if self._paused and self._bytes < _QUEUED_BYTES // 2 and len(self._queue) < _QUEUED // 2:
             await self._resume()

@@ -1,7 +1,7 @@
 """Settings of the distributed services: from the environment (DAYBOOK_…), else from a file, else the defaults.
 
 The file is TOML, named by DAYBOOK_CONFIG, with the same names in lower case and without the prefix. A secret
-is never a value: each is the path of a file that holds it.
+is never a value: each is the path of a file that holds it. A name that no setting has is refused in both.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -21,6 +22,11 @@ from services.settings import Seconds, SettingsError, WitnessSettings, is_loopba
 
 CONFIG: Final = "DAYBOOK_CONFIG"
 """The variable that names the file of settings."""
+
+_PREFIX: Final = "DAYBOOK_"
+
+_OTHERS: Final = re.compile(r"DAYBOOK_(CONFIG|CACHE|CLIENT_.*|TEST_.*)")
+"""Variables that are no settings of services: the file's name, and those of clients, local brokers, tests."""
 
 REDACTED: Final = "(redacted)"
 
@@ -33,8 +39,6 @@ class DistributedSettings(WitnessSettings):
     """Of every service of the distributed mode, and of the commands that prepare for it."""
 
     model_config = SettingsConfigDict(env_prefix="DAYBOOK_", frozen=True, extra="forbid")
-
-    _file: ClassVar[Mapping[str, Any]] = {}
 
     origin: str
     """The ledger's origin, as in every checkpoint."""
@@ -106,7 +110,7 @@ class DistributedSettings(WitnessSettings):
     """PEM certificates of those who issue client certificates; with it, gRPC demands one of every caller."""
 
     grace_seconds: float = 10.0
-    """Seconds that calls under way are given to end when the service is stopped."""
+    """Seconds within which a service ends that is told to stop; calls under way have six tenths of it."""
 
     anchor_seconds: Seconds = 300.0
     """Seconds between two anchors of a register that changes."""
@@ -145,11 +149,31 @@ class DistributedSettings(WitnessSettings):
             raise ValueError(f"{value!r} is no ledger origin")
         return value
 
+    @field_validator("kafka")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for address in value.split(",") if value else ():
+            split_address(address.strip())
+        return value
+
     @field_validator("database")
     @classmethod
-    def _has_no_password(cls, value: str) -> str:
+    def _is_without_password(cls, value: str) -> str:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+
+        secret = "the database's password belongs in a file: set database_password_file"  # noqa: S105 - none
         if _PASSWORD.search(value):
-            raise ValueError("the database's password belongs in a file: set database_password_file")
+            raise ValueError(secret)
+        try:
+            given = conninfo_to_dict(value)
+        except ProgrammingError:
+            given = None
+        # A password that is not escaped may be taken for a port. What PostgreSQL's library says repeats a part.
+        if given is None or not re.fullmatch("[0-9,]*", str(given.get("port", ""))):
+            raise ValueError("neither a connection URI nor key=value pairs of PostgreSQL")
+        if given.keys() & {"password", "sslpassword"}:
+            raise ValueError(secret)
         return value
 
     @model_validator(mode="after")
@@ -168,6 +192,8 @@ class DistributedSettings(WitnessSettings):
             raise ValueError("client certificates need TLS: give a certificate and key as well")
         if (self.kafka_certificate is None) != (self.kafka_key is None):
             raise ValueError("kafka_certificate and kafka_key go together")
+        if self.kafka_certificate is not None and self.kafka_ca is None:
+            raise ValueError("kafka_certificate needs TLS: give kafka_ca as well")
         return self
 
     def conninfo(self) -> str:
@@ -199,6 +225,16 @@ class DistributedSettings(WitnessSettings):
         }
 
 
+class SignerSettings(DistributedSettings):
+    """Of the signer, which reaches neither brokers nor the database."""
+
+    kafka: str = ""
+    database: str = ""
+
+
+_Of = TypeVar("_Of", bound=DistributedSettings)
+
+
 class _FileSource(PydanticBaseSettingsSource):
     """The file that DAYBOOK_CONFIG names."""
 
@@ -219,10 +255,10 @@ class _FileSource(PydanticBaseSettingsSource):
 
 def sources() -> dict[str, str]:
     """Return where each setting comes from: `environment`, `file` or `default`. Raises SettingsError."""
-    given = {name.upper() for name in os.environ}
+    given = _variables()
     file = _FileSource(DistributedSettings)()
     return {
-        name: "environment" if f"DAYBOOK_{name.upper()}" in given else "file" if name in file else "default"
+        name: "environment" if _PREFIX + name.upper() in given else "file" if name in file else "default"
         for name in sorted(DistributedSettings.model_fields)
     }
 
@@ -232,7 +268,8 @@ def read_secret(path: Path, what: str) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{what}: {path} cannot be read: {type(error).__name__}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"{what}: {path} cannot be read: {why}") from error
     if len(lines) != 1 or not lines[0]:
         raise SettingsError(f"{what}: {path} must hold one line")
     return lines[0]
@@ -240,17 +277,46 @@ def read_secret(path: Path, what: str) -> str:
 
 def distributed_settings(**given: Any) -> DistributedSettings:
     """Return the settings, with those of `given` that are not None before all others. Raises SettingsError."""
+    return _settings(DistributedSettings, given)
+
+
+def signer_settings(**given: Any) -> SignerSettings:
+    """Return the signer's settings, as `distributed_settings` does."""
+    return _settings(SignerSettings, given)
+
+
+def _settings(of: type[_Of], given: Mapping[str, Any]) -> _Of:
+    faults = _unknown_variables()
     try:
-        return DistributedSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = of(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError("; ".join(_fault(dict(fault)) for fault in error.errors())) from error
+        faults += [_fault(dict(fault)) for fault in error.errors()]
+        raise SettingsError("; ".join(faults)) from error
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return settings
+
+
+def _variables() -> set[str]:
+    return {name.upper() for name in os.environ if name.upper().startswith(_PREFIX)}
+
+
+def _unknown_variables() -> list[str]:
+    known = {_PREFIX + name.upper() for name in DistributedSettings.model_fields}
+    unknown = sorted(name for name in _variables() - known if not _OTHERS.fullmatch(name))
+    return [_no_setting(name, (*known, CONFIG)) for name in unknown]
+
+
+def _no_setting(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, 1, 0.8)
+    return f"{name}: no setting has this name" + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
     text = str(fault["msg"]).removeprefix("Value error, ")
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
-        return f"{place} is not set: give DAYBOOK_{place.upper()}, or put it into the file that {CONFIG} names"
+        return f"{place} is not set: give {_PREFIX}{place.upper()}, or put it into the file that {CONFIG} names"
     if fault["type"] == "extra_forbidden":
-        return f"{place}: no setting has this name"
+        return _no_setting(place, DistributedSettings.model_fields)
     return f"{place}: {text}" if place else text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,14 +16,15 @@ from daybook.signer.v1 import signer_service_pb2, signer_service_pb2_grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ledger.checkpoints import Checkpoint
-from ledger.errors import MalformedError, SignatureError, StorageFullError, StoreError
+from ledger.errors import MalformedError, SignatureError, SplitViewError, StorageFullError, StoreError
 from ledger.governing import GOVERNING
 from ledger.hashing import HASH_SIZE, Hash
 from services.distributed.ops import ops_endpoint
 from services.distributed.running import Running
 from services.distributed.settings import DistributedSettings
-from services.distributed.signing import GuardedSigner, ToSign, Verdict
-from services.ledger_files import PRIVATE, read_secret_key
+from services.distributed.signer_marks import held_alone
+from services.distributed.signing import FIRST, SECOND, GuardedSigner, ToSign, Verdict
+from services.ledger_files import read_secret_key
 from services.serving import MAX_MESSAGE, server_credentials
 from services.settings import SettingsError, split_address
 from services.signing import HighWaterMarks
@@ -58,7 +57,7 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
         )
     running = Running()
     running.stop.on_signals()
-    with _locked(settings.signer_marks), _opened(settings.signer_marks) as marks:
+    with held_alone(settings.signer_marks), _opened(settings.signer_marks) as marks:
         signer = GuardedSigner(key.secret, marks, settings.origin)
         registry = CollectorRegistry()
         with ThreadPoolExecutor(1, "signing") as thread:
@@ -75,22 +74,6 @@ async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]]
                     syncing.cancel()
                     with suppress(asyncio.CancelledError):
                         await syncing
-
-
-@contextmanager
-def _locked(marks: Path) -> Iterator[None]:
-    """Hold the lock beside the marks. Raises OSError where another process holds it.
-
-    A file of its own: the marks may be replaced by a copy while a signer still runs.
-    """
-    lock = os.open(marks.with_name(f"{marks.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise OSError(f"another signer has {marks}: a ledger has one") from error
-    finally:
-        os.close(lock)
 
 
 @contextmanager
@@ -235,6 +218,14 @@ class _SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
             forgotten = await self._with_marks(context, lambda: self._signer.remember(notes))
         except (MalformedError, SignatureError) as error:
             await _refuse(context, f"not a note of this signer: {error}")
+        except SplitViewError as error:
+            _log.error(
+                "a note contradicts the mark: the log key has signed two histories",
+                first=error.first.decode(),
+                second=error.second.decode(),
+            )
+            evidence = ((FIRST, error.first), (SECOND, error.second))
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), evidence)
         self._signed_since.set()
         self._count()
         for checkpoint in forgotten:

@@ -18,7 +18,7 @@ from daybook.signer.v1 import signer_service_pb2, signer_service_pb2_grpc
 
 from ledger.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.ed25519 import SecretKey
-from ledger.errors import MalformedError, ProofError
+from ledger.errors import MalformedError, ProofError, SplitViewError
 from ledger.hashing import Hash
 from ledger.notes import SignerKey, split_note
 from ledger.proofs import verify_consistency
@@ -26,6 +26,10 @@ from ledger.values import is_register
 from services.client.channels import Tls, open_channel
 from services.distributed.settings import DistributedSettings
 from services.signing import HighWaterMarks
+
+FIRST: Final = "first-bin"
+SECOND: Final = "second-bin"
+"""In the trailing metadata of a call that has met two histories: the notes of both."""
 
 _PATIENCE: Final = 5.0
 """Seconds that a call of the signer may take: what is not answered by then is asked again."""
@@ -167,8 +171,9 @@ class GuardedSigner:
         """Raise the marks to what these notes say was signed; return what was not remembered.
 
         Whoever has such a note has it from this key: the marks are those of an older copy. Nothing is confirmed
-        by it. Raises MalformedError or SignatureError for a note that is not of this key, with nothing changed;
-        StorageFullError; after any other StoreError nobody knows what the marks are.
+        by it. Raises MalformedError or SignatureError for a note that is not of this key, SplitViewError for
+        one of a mark's size with another root, all with nothing changed; StorageFullError; after any other
+        StoreError nobody knows what the marks are.
         """
         forgotten: dict[str, Checkpoint] = {}
         for note in notes:
@@ -178,6 +183,13 @@ class GuardedSigner:
             mark = forgotten.get(origin) or self._marks.latest(origin)
             if mark is None or mark.size < signed.size:
                 forgotten[origin] = signed
+            elif mark.size == signed.size and mark.root != signed.root:
+                # A mark was signed once, and its note is always the same.
+                raise SplitViewError(
+                    f"{origin}: the log key has signed two histories, which differ at size {signed.size}",
+                    sign_checkpoint(mark, self._key(origin)),
+                    sign_checkpoint(signed, self._key(origin)),
+                )
         self._marks.raise_to(list(forgotten.values()))
         # What was confirmed was the mark before, which nobody may go on from.
         self._confirmed -= forgotten.keys()
@@ -266,7 +278,10 @@ class SignerClient:
         return list(answer.origins)
 
     async def remember(self, notes: Sequence[bytes]) -> None:
-        """Show the signer notes that it has signed and may not remember."""
+        """Show the signer notes that it has signed and may not remember.
+
+        Raises SplitViewError where its mark is of the same size with another root.
+        """
         try:
             await self._stub.Remember(signer_service_pb2.RememberRequest(notes=notes), timeout=_PATIENCE)
         except grpc.aio.AioRpcError as error:
@@ -278,6 +293,10 @@ class SignerClient:
 
 
 def _told(error: grpc.aio.AioRpcError) -> Exception:
+    evidence = dict(error.trailing_metadata())
+    first, second = evidence.get(FIRST), evidence.get(SECOND)
+    if isinstance(first, bytes) and isinstance(second, bytes):
+        return SplitViewError(error.details() or "the log key has signed two histories", first, second)
     if error.code() in _AWAY:
         return SignerAwayError(f"the signer is away: {error.code().name}: {error.details()}")
     return MalformedError(f"the signer refuses the call: {error.code().name}: {error.details()}")

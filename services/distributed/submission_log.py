@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from services.distributed.kafka_clients import producer
 from services.distributed.partitions import partition_of
+from services.distributed.running import LAST
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import SUBMISSIONS
 from services.following import cancel
@@ -62,7 +63,7 @@ class SubmissionLog:
             if self._producer is not None:
                 self._retire(self._producer)
             if self._retired:
-                _, hanging = await asyncio.wait(self._retired, timeout=self._settings.grace_seconds)
+                _, hanging = await asyncio.wait(self._retired, timeout=LAST * self._settings.grace_seconds)
                 await cancel(hanging)
 
     async def append(self, register: str, value: bytes) -> None:

@@ -13,6 +13,7 @@ from services.cosigning import unsealed
 from services.distributed.ops import ops_endpoint
 from services.distributed.projection import ProjectedRegisters
 from services.distributed.reading import readiness, reading, until_over
+from services.distributed.running import served
 from services.distributed.settings import DistributedSettings
 from services.http_server import Http, bound, http_config, started
 from services.published import Published
@@ -48,9 +49,7 @@ class SealsSeen:
 
 async def run(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises as `serve` does."""
-    stop = Stop()
-    stop.on_signals()
-    await serve(settings, ready, stop)
+    await served(settings.grace_seconds, lambda running: serve(settings, ready, running.stop))
 
 
 async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str]], None], stop: Stop) -> None:

@@ -17,6 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from ledger.errors import LedgerError
+
 SUBMISSIONS: Final = "daybook.submissions"
 """Accepted submissions and ledger-written entries, in the order that is the history; key = register."""
 
@@ -45,11 +47,16 @@ _EXACTLY: Final = {
 
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
+_IN_SYNC: Final = "min.insync.replicas"
+
+_COPIES: Final = 2
+"""Copies that must have a write before it is acknowledged, where there are several."""
+
 _SEEN: Final = 10.0
 """Seconds after which a created topic must be known to the broker that answers."""
 
 
-class TopicsError(Exception):
+class TopicsError(LedgerError):
     """Topics are not as the ledger needs them; the message names every one and what is wrong."""
 
 
@@ -65,10 +72,12 @@ async def create_topics(
     """Create the topics that are missing, check all, and return the names of those created.
 
     A write is acknowledged when `in_sync` of its `replication` copies have it. A topic that is there is never
-    changed: one that is not as it must be raises TopicsError, as in `check_topics`. Raises
-    aiokafka.errors.KafkaError where Kafka cannot be reached or refuses.
+    changed: one that is not as it must be raises TopicsError, as in `check_topics`. So does an `in_sync` that is
+    too low, with nothing created. Raises aiokafka.errors.KafkaError where Kafka cannot be reached or refuses.
     """
-    settings = {**_EXACTLY, _MAX_MESSAGE_BYTES: str(MAX_MESSAGE), "min.insync.replicas": str(in_sync)}
+    if fault := _fault_of_copies(replication, in_sync):
+        raise TopicsError(f"nothing was created: {fault} (see the setting min_in_sync)")
+    settings = {**_EXACTLY, _MAX_MESSAGE_BYTES: str(MAX_MESSAGE), _IN_SYNC: str(in_sync)}
     async with _admin(bootstrap, tls) as admin:
         created = await _create(admin, _names(prefix), partitions, replication, settings)
         await _seen(admin, created)
@@ -149,12 +158,13 @@ async def _check(admin: AIOKafkaAdminClient, partitions: int, prefix: str) -> No
             wrong.append(f"{name} has {count} partitions and not {partitions}")
     settings = await _settings(admin, found) if found else {}
     for name in found:
-        wrong += [f"{name} has {fault}" for fault in _faults(settings[name])]
+        copies = max((len(each["replicas"]) for each in there[name]["partitions"]), default=1)
+        wrong += [f"{name} has {fault}" for fault in _faults(settings[name], copies)]
     if wrong:
         raise TopicsError("; ".join(wrong))
 
 
-def _faults(settings: Mapping[str, str]) -> list[str]:
+def _faults(settings: Mapping[str, str], copies: int) -> list[str]:
     faults = [
         f"{setting}={settings.get(setting)} and not {value}"
         for setting, value in _EXACTLY.items()
@@ -162,7 +172,16 @@ def _faults(settings: Mapping[str, str]) -> list[str]:
     ]
     if int(settings[_MAX_MESSAGE_BYTES]) < MAX_MESSAGE:
         faults.append(f"{_MAX_MESSAGE_BYTES}={settings[_MAX_MESSAGE_BYTES]} and not {MAX_MESSAGE} or more")
+    if fault := _fault_of_copies(copies, int(settings[_IN_SYNC])):
+        faults.append(fault)
     return faults
+
+
+def _fault_of_copies(copies: int, in_sync: int) -> str | None:
+    # Acknowledged by one broker alone, a write is lost with it, whatever the others have.
+    if copies == 1 or in_sync >= _COPIES:
+        return None
+    return f"{_IN_SYNC}={in_sync} and not {_COPIES} or more, with {copies} copies"
 
 
 async def _settings(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:

@@ -1,7 +1,8 @@
 """One real Apache Kafka broker on this machine: one node in KRaft mode, which may be killed and started again.
 
-It listens on the loopback, without passwords: for trials and tests. A message that it acknowledged outlives a
-SIGKILL of the broker, because it is in the page cache; it outlives a power cut only where `durable` is set.
+It listens on the loopback, without passwords, and with TLS where it is asked to: for trials and tests. A
+message that it acknowledged outlives a SIGKILL of the broker, because it is in the page cache; it outlives a
+power cut only where `durable` is set.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from typing import Final
 
 from services.local.kafka_jars import KafkaMissingError, find_java, kafka_jars
 from services.local.ports import free_port
+from services.local.tls import ServerTls
 
 __all__ = ["Kafka", "KafkaMissingError", "KafkaNotStartedError", "has_brokers", "kafka"]
 
@@ -49,15 +52,20 @@ class KafkaNotStartedError(Exception):
 
 
 class Kafka:
-    """A broker with its data below one folder. Its ports stay the same over every stop and start."""
+    """A broker with its data below one folder. Its ports stay the same over every stop and start.
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+    With `tls` it listens for nothing else. Clients are sent on to `name`, by which it is known to them.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False, tls: ServerTls | None = None) -> None:
         self.folder = folder
+        self.name = "127.0.0.1"
         java = find_java()
         self._java = java.command
         self._jars = kafka_jars()
         self._classes = self._jars.with_name(f"{self._jars.name}-java-{java.version}.jsa")
         self._durable = durable
+        self._tls = tls
         self._port = free_port()
         self._controller_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -169,15 +177,16 @@ class Kafka:
         self._new_classes.unlink()
 
     def _settings(self) -> str:
-        settings = {
+        listener = "PLAINTEXT" if self._tls is None else "SSL"
+        settings: dict[str, str | int | Path] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"{listener}://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"{listener}://{self.name}:{self._port}",
+            "listener.security.protocol.map": f"{listener}:{listener},CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAINTEXT",
+            "inter.broker.listener.name": listener,
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
             "message.max.bytes": MAX_MESSAGE,
@@ -203,7 +212,22 @@ class Kafka:
         }
         if self._durable:
             settings["log.flush.interval.messages"] = 1
+        if self._tls is not None:
+            settings |= self._tls_settings(self._tls)
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+    def _tls_settings(self, tls: ServerTls) -> dict[str, str | int | Path]:
+        # Kafka takes a key and its certificate as one PEM file.
+        pair = self.folder / "broker.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(tls.key.read_bytes() + tls.certificate.read_bytes())
+        return {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": pair,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": tls.issuer,
+            "ssl.client.auth": "required" if tls.demands_certificates else "none",
+        }
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
@@ -221,7 +245,8 @@ class Kafka:
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes], begin: int) -> None:
         until = time.monotonic() + _UP
-        while not has_brokers(self._port):
+        tls = self._tls.asking() if self._tls is not None else None
+        while not has_brokers(self._port, tls):
             if process.poll() is not None:
                 raise KafkaNotStartedError(
                     f"Kafka ended with status {process.returncode}:\n{self._tail(begin)}"
@@ -236,13 +261,13 @@ class Kafka:
 
 
 @contextlib.contextmanager
-def kafka(folder: Path, *, durable: bool = False) -> Iterator[Kafka]:
+def kafka(folder: Path, *, durable: bool = False, tls: ServerTls | None = None) -> Iterator[Kafka]:
     """Run a broker with its data below `folder`; stop it at the end, if it still runs, and leave the data.
 
     `durable` writes each message to the disk before it is acknowledged. Raises KafkaMissingError where Java,
     or Maven on the first time, is missing; KafkaNotStartedError where the broker does not come up.
     """
-    broker = Kafka(folder, durable=durable)
+    broker = Kafka(folder, durable=durable, tls=tls)
     try:
         broker.start()
         yield broker
@@ -254,10 +279,13 @@ _METADATA_OF_ALL: Final = struct.pack(">hhih7si", 3, 1, 1, 7, b"daybook", -1)
 """A Metadata request, version 1: key, version, correlation id, client id, and no list of topics for all."""
 
 
-def has_brokers(port: int) -> bool:
+def has_brokers(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Say whether the broker names itself: it does so when it takes requests, and listens long before."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=2))
+            if tls is not None:
+                connection = stack.enter_context(tls.wrap_socket(connection))
             connection.sendall(struct.pack(">i", len(_METADATA_OF_ALL)) + _METADATA_OF_ALL)
             with connection.makefile("rb") as answer:
                 size, correlation, brokers = struct.unpack(">iii", answer.read(12))

@@ -1,6 +1,7 @@
 """One real PostgreSQL on this machine, which may be killed and started again: for trials and tests.
 
 It listens on the loopback, wants a password (SCRAM), has no Unix socket, and syncs every commit to the disk.
+With TLS it lets nobody in without.
 PostgreSQL refuses to run as root; started by root it runs as the user postgres, or else as nobody.
 """
 
@@ -21,12 +22,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NotRequired, TypedDict
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
 
 from services.local.ports import free_port
+from services.local.tls import ServerTls
 
 SUPERUSER: Final = "postgres"
 """The role that may do everything."""
@@ -101,8 +103,9 @@ class _Owner:
 class Postgres:
     """A server with its data in one folder. Its port and password stay the same over every stop and start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: ServerTls | None = None) -> None:
         self.folder = folder
+        self._tls = tls
         self._programs = _find_programs()
         self._owner = _owner()
         self._port = free_port()
@@ -144,7 +147,15 @@ class Postgres:
     def dsn(self, database: str = "daybook", user: str = SUPERUSER, password: str | None = None) -> str:
         """Return a connection URI; without a password it has the superuser's."""
         secret = quote(self.password if password is None else password, safe="")
-        return f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self._port}/{quote(database, safe='')}"
+        where = (
+            f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self._port}/{quote(database, safe='')}"
+        )
+        if self._tls is None:
+            return where
+        shown = {"sslmode": "verify-full", "sslrootcert": str(self._tls.issuer)}
+        if self._tls.demands_certificates:
+            shown |= {"sslcert": str(self._tls.certificate), "sslkey": str(self._tls.key)}
+        return f"{where}?{urlencode(shown, quote_via=quote)}"
 
     def create_database(self, name: str) -> None:
         """Create an empty database. Raises psycopg.errors.DuplicateDatabase."""
@@ -160,7 +171,7 @@ class Postgres:
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
         begin = self.log.stat().st_size
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"-c{name}={value}" for name, value in {**_SETTINGS, **self._tls_settings()}.items()]
         # Every process of the server inherits the pipe's end: it closes when the last one is gone.
         self._alive, inherited = os.pipe()
         with self.log.open("ab") as log:
@@ -249,6 +260,24 @@ class Postgres:
         if done.returncode:
             raise PostgresNotStartedError(f"initdb failed:\n{self._tail(0)}")
 
+    def _tls_settings(self) -> dict[str, str]:
+        """Return the settings for TLS, and put what they name where the server's user can read it."""
+        if self._tls is None:
+            return {}
+        demanded = " clientcert=verify-ca" if self._tls.demands_certificates else ""
+        files = {
+            "ssl_ca_file": ("issuer.pem", self._tls.issuer.read_bytes()),
+            "ssl_cert_file": ("server.pem", self._tls.certificate.read_bytes()),
+            "ssl_key_file": ("server.key", self._tls.key.read_bytes()),
+            "hba_file": ("tls.conf", f"hostssl all all 127.0.0.1/32 scram-sha-256{demanded}\n".encode()),
+        }
+        for name, content in files.values():
+            path = self.data / name
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+            self._owner.take(path)
+        return {"ssl": "on", **{setting: str(self.data / name) for setting, (name, _) in files.items()}}
+
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes], begin: int) -> None:
         until = time.monotonic() + _UP
         while True:
@@ -286,7 +315,7 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
+def postgres(folder: Path, *, tls: ServerTls | None = None) -> Iterator[Postgres]:
     """Run a server with its data below `folder`; stop it at the end, if it still runs, and leave the data.
 
     Where root starts it in a folder that an ordinary user cannot reach, the data is in a temporary one instead
@@ -297,7 +326,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         if not _owner().reaches(folder / "data"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybook-postgres-")))
             folder.chmod(0o711)
-        server = Postgres(folder)
+        server = Postgres(folder, tls=tls)
         stack.callback(server.stop)
         server.start()
         yield server

@@ -12,10 +12,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from ledger.admission import instant
-from ledger.entries import Acceptance, accept, parse_entry
+from ledger.checkpoints import Checkpoint
+from ledger.entries import Acceptance, Message, accept, form_ledger_entry, parse_entry
 from ledger.event_log import SUBMISSIONS
 from ledger.governing import GOVERNING
 from ledger.governing_types import CheckpointAnchored
+from ledger.hashing import Hash
+from ledger.notes import SignerKey, sign_note
+from ledger.own_records import checkpoint_anchored
 from ledger.records import parse_record
 from services.distributed.partitions import partition_of
 from tests.support.brokers import SharedKafka
@@ -47,15 +51,18 @@ async def register(ledger: PostgresLedger, *numbers: int) -> None:
     """Write what registration writes of one accepted submission."""
     acceptance = Acceptance(instant(time.time()), "anonymous", ledger.held.ledger.fold.signed_size)
     records = [decision(number) for number in numbers]
-    message = accept(submission(REGISTER, records, [DEPARTMENT_KEY]), acceptance)
+    await send(ledger, accept(submission(REGISTER, records, [DEPARTMENT_KEY]), acceptance))
+
+
+async def send(ledger: PostgresLedger, message: Message) -> None:
+    """Put a message on the topic of submissions."""
     settings = ledger.ground.settings
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, acks="all")
     await producer.start()
     try:
         topic = settings.topic_prefix + SUBMISSIONS
-        await producer.send_and_wait(
-            topic, message.value(), REGISTER.encode(), partition_of(REGISTER, PARTITIONS)
-        )
+        where = partition_of(message.register, PARTITIONS)
+        await producer.send_and_wait(topic, message.value(), message.register.encode(), where)
     finally:
         await producer.stop()
 
@@ -125,3 +132,26 @@ async def test_two_anchorers_write_once(ledger: PostgresLedger) -> None:
         await register(ledger, 0)
         await until_anchored(ledger, 0, 1)
         assert (await second.readiness())[1]["role"] == "active"
+
+
+async def test_an_anchor_that_the_ledger_has_not_signed_ends_no_anchoring(ledger: PostgresLedger) -> None:
+    """False if whoever can write to the topic could end the anchoring of a register for ever, unnoticed."""
+    ground = ledger.ground
+    origin = f"{ORIGIN}/{REGISTER}"
+    forged = sign_note(Checkpoint(origin, 1 << 62, Hash(bytes(32))).text(), [SignerKey(origin, DEPARTMENT_KEY)])
+    acceptance = Acceptance(instant(time.time()), "ledger", ledger.held.ledger.fold.signed_size)
+    entry = form_ledger_entry(checkpoint_anchored(forged), acceptance.accepted_at, acceptance.governing_size)
+    with ExitStack() as stack:
+        for name in ("signer", "relay", "cosigner", "sequencer"):
+            stack.enter_context(service(ground, name))
+        first = stack.enter_context(service(ground, "anchorer", anchor_seconds=1))
+        await until_anchored(ledger, 0)
+        await send(ledger, Message(GOVERNING, acceptance, (entry,), None))
+        await until_anchored(ledger, 0, 1 << 62)
+        await register(ledger, 0, 1, 2)
+        await until_anchored(ledger, 0, 1 << 62, 3)
+        first.kill()
+        # One that reads all of it at its start knows no better.
+        stack.enter_context(service(ground, "anchorer", anchor_seconds=1))
+        await register(ledger, 3, 4)
+        await until_anchored(ledger, 0, 1 << 62, 3, 5)

@@ -108,7 +108,10 @@ def test_messages_that_were_deleted_are_named(distributed: Distributed) -> None:
         finally:
             await admin.close()
 
+    topic = distributed.topic(SUBMISSIONS)
+    assert ask(distributed, lambda reader: reader.begins(topic)) == {0: 0, 1: 0, 2: 0}
     asyncio.run(delete())
+    assert ask(distributed, lambda reader: reader.begins(topic)) == {0: 0, 1: 2, 2: 0}
     with pytest.raises(GapError, match="the message 0 is not there any more"):
         read(distributed, 1, 0, 5)
     assert len(read(distributed, 1, 2, 5)) == 3

@@ -18,7 +18,7 @@ from ledger import canonical
 from ledger.admission import instant
 from ledger.checkpoints import Checkpoint, open_checkpoint
 from ledger.ed25519 import SecretKey
-from ledger.entries import Acceptance, accept
+from ledger.entries import MAX_MESSAGE, Acceptance, accept
 from ledger.errors import FencedError, SplitViewError
 from ledger.event_log import EMPTY_CHAIN, SUBMISSIONS, Disposition, Kind, LogMessage, chained, message_hash
 from ledger.export import MessageBlock
@@ -27,11 +27,12 @@ from ledger.hashing import leaf_hash, node_hash
 from ledger.stores.memory import MemoryStore
 from ledger.stores.postgres import PostgresStore
 from ledger.tiles import encode_bundle
-from services.distributed import partition_writer
+from services.distributed import head_signing, partition_writer
+from services.distributed.head_signing import Signer
 from services.distributed.log_errors import GapError, LogError, OtherTopicError, TruncatedError
 from services.distributed.partition_writer import Appendage, PartitionWriter
 from services.distributed.partitions import partition_of
-from services.distributed.signing import SignerAwayError, ToSign
+from services.distributed.signing import Marks, SignerAwayError, Signings, ToSign
 from services.signing import HighWaterMarks
 from tests.support.direct_signer import DirectSigner, sign
 from tests.support.ledger_story import ACCESS, SECOND, SECOND_KEY, THIRD
@@ -230,6 +231,32 @@ def test_a_message_that_registration_cannot_have_made_is_set_aside(
     assert {row.topic for row in writers.store.outbox(10)} == {"daybook.rejections"}
 
 
+def test_of_what_is_larger_than_any_message_the_beginning_is_kept(writers: Writers) -> None:
+    """Whoever may write to the topic sends what the store cannot hold, and the partition ends there."""
+    large = b"k" * MAX_MESSAGE + b"K", b"v" * MAX_MESSAGE + b"V"
+    whole = b"k" * MAX_MESSAGE, b"v" * MAX_MESSAGE
+    messages = [LogMessage(0, *whole), LogMessage(1, *large), LogMessage(2, b"?", b"")]
+    done: list[Disposition] = []
+    for message in messages:
+        done += writers.at(0).append([message]).dispositions
+    first, second, _ = writers.store.quarantined(SUBMISSIONS, 0)
+    assert (first.key, first.value) == (second.key, second.value) == whole
+    assert "kept" not in first.why
+    for data in large:
+        assert f"{len(data)} bytes" in second.why
+        assert sha256(data).hexdigest() in second.why
+    assert writers.dispositions(0) == done
+    assert writers.at(0).position == replace(
+        writers.at(0).position,
+        last=messages[2].hash(),
+        chain=chained(
+            chained(chained(EMPTY_CHAIN, messages[0].hash()), messages[1].hash()), messages[2].hash()
+        ),
+    )
+    taken_over = PartitionWriter.open(writers.store, SUBMISSIONS, 0, PARTITIONS, ORIGIN)
+    taken_over.check(3, messages[2])
+
+
 def test_a_batch_of_nothing_but_bad_messages_moves_the_position(writers: Writers) -> None:
     """Bad messages alone are read again for ever."""
     bad = [LogMessage(offset, b"?", b"") for offset in range(3)]
@@ -308,6 +335,20 @@ def test_a_done_message_without_an_outcome_is_an_alarm(fresh_database: str) -> N
         store.close()
 
 
+def test_a_last_message_without_an_outcome_is_an_alarm(fresh_database: str) -> None:
+    """A store that has lost what became of its last message is gone on with."""
+    store = _Forgetful(migrated_schema(fresh_database))
+    try:
+        bad = [LogMessage(offset, b"?", b"") for offset in range(4)]
+        PartitionWriter.open(store, SUBMISSIONS, 0, PARTITIONS, ORIGIN).append(bad[:3])
+        with pytest.raises(LogError, match="what became of message 2"):
+            PartitionWriter.open(store, SUBMISSIONS, 0, PARTITIONS, ORIGIN).check(3, bad[2])
+        PartitionWriter.open(store, SUBMISSIONS, 0, PARTITIONS, ORIGIN).append(bad[3:])
+        PartitionWriter.open(store, SUBMISSIONS, 0, PARTITIONS, ORIGIN).check(4, bad[3])
+    finally:
+        store.close()
+
+
 @pytest.mark.parametrize("offsets", [[1], [0, 2], [0, 1, 1], [1, 0]])
 def test_a_gap_appends_nothing(writers: Writers, offsets: list[int]) -> None:
     """Messages are appended behind one that is missing."""
@@ -371,6 +412,8 @@ def test_a_commit_is_bounded(writers: Writers, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(partition_writer, "MAX_BYTES", 15)
     assert writers.at(0).append(messages[3:]).done == 2
     assert writers.at(0).append(messages).done == 7
+    keys = [LogMessage(offset, b"k" * 10, b"") for offset in range(7, 10)]
+    assert writers.at(0).append(keys).done == 2
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -538,11 +581,68 @@ def test_a_signed_store_behind_the_marks_is_noticed_on_opening(
     assert set(writer.heads.behind) == {REGISTER}
 
 
-def _further(signer: DirectSigner, writers: Writers) -> ToSign:
+def test_marks_are_asked_for_in_calls_of_a_bounded_size(
+    writers: Writers, blocks: list[MessageBlock], signer: DirectSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tens of thousands of registers no mark is ever compared: the answer is larger than gRPC takes."""
+    writers.partitions = 1
+    writers.begin(blocks)
+    writers.append(REGISTER, value([0], 11))
+    sign_all(writers, signer)
+    signer.inner.sign([_further(signer, writers)])
+    monkeypatch.setattr(head_signing, "TOGETHER", 1)
+    writer = PartitionWriter.open(writers.store, SUBMISSIONS, 0, 1, ORIGIN)
+    asking = _Asking(signer)
+    sign(writer, asking)
+    assert len(asking.sizes) >= len(writers.store.heads()) > 3
+    assert set(asking.sizes) == {1}
+    assert set(writer.heads.behind) == {REGISTER}
+
+
+def test_marks_of_two_signers_are_not_taken_for_those_of_one(
+    writers: Writers, blocks: list[MessageBlock], signer: DirectSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signer that was started anew in the middle leaves a store that is behind it unnoticed."""
+    writers.partitions = 1
+    writers.begin(blocks)
+    for register in (REGISTER, THIRD):
+        writers.append(register, value([0], 11, register=register))
+    sign_all(writers, signer)
+    signer.inner.sign([_further(signer, writers, register) for register in (REGISTER, THIRD)])
+    monkeypatch.setattr(head_signing, "TOGETHER", 1)
+    writer = PartitionWriter.open(writers.store, SUBMISSIONS, 0, 1, ORIGIN)
+    asking = _Asking(signer, restart_after=(f"{ORIGIN}/{REGISTER}", f"{ORIGIN}/{THIRD}"))
+    sign(writer, asking)
+    assert writer.heads.waits, "it was compared with neither"
+    sign(writer, asking)
+    assert set(writer.heads.behind) == {REGISTER, THIRD}
+
+
+class _Asking(Signer):
+    """Counts the origins of each call for marks. After the first call for one of some, another answers."""
+
+    def __init__(self, signer: DirectSigner, restart_after: Sequence[str] = ()) -> None:
+        self._signer = signer
+        self._restart_after = frozenset(restart_after)
+        self.sizes: list[int] = []
+
+    async def marks(self, origins: Sequence[str]) -> Marks:
+        self.sizes.append(len(origins))
+        told = await self._signer.marks(origins)
+        if self._restart_after.intersection(origins):
+            self._signer.restart()
+            self._restart_after = frozenset()
+        return told
+
+    async def sign(self, wanted: Sequence[ToSign]) -> Signings:
+        return await self._signer.sign(wanted)
+
+
+def _further(signer: DirectSigner, writers: Writers, register: str = REGISTER) -> ToSign:
     """Return a checkpoint beyond the store that the signer takes: what a newer store had it sign."""
-    (entry,) = writers.store.entries(REGISTER, 0, 1)
+    (entry,) = writers.store.entries(register, 0, 1)
     other = leaf_hash(b"another entry")
-    return ToSign(Checkpoint(f"{ORIGIN}/{REGISTER}", 2, node_hash(leaf_hash(entry), other)), [other])
+    return ToSign(Checkpoint(f"{ORIGIN}/{register}", 2, node_hash(leaf_hash(entry), other)), [other])
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -844,16 +844,25 @@ GROWING = (
     "DELETE FROM log_position",
     "DELETE FROM cosignature",
     "TRUNCATE cosignature",
+    "UPDATE cosignature SET first = last",
+    "UPDATE cosignature SET last = first",
+    "UPDATE cosignature SET size = size + 1",
+    "UPDATE cosignature SET name = name || 'x'",
+    "UPDATE cosignature SET key_id = key_id + 1",
 )
 
 
 @pytest.mark.parametrize("statement", GROWING)
 def test_heads_and_positions_only_grow(statement: str, database: str, store: PostgresStore) -> None:
-    """False if a head or a position could be set back, by anybody."""
+    """False if a head, a position or what a witness has signed could be set back, by anybody."""
     fill(store)
+    store.keep_cosignatures([NewCosignatures(REGISTER, note_of(3), [line_of("one", 2)])])
     before = contents(database)
-    with psycopg.connect(database, autocommit=True) as owner, pytest.raises(psycopg.errors.RaiseException):
-        owner.execute(statement)
+    with psycopg.connect(database, autocommit=True) as owner:
+        for setting in ("origin", "replica"):
+            owner.execute(f"SET session_replication_role = {setting}")
+            with pytest.raises(psycopg.errors.RaiseException, match="never changed"):
+                owner.execute(statement)
     assert contents(database) == before
 
 

@@ -17,18 +17,23 @@ import pytest
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 
+from ledger import canonical
+from ledger.entries import Acceptance, accept
 from ledger.errors import ConflictError
 from ledger.governing import GOVERNING
+from ledger.ledger import Appended
 from ledger.own_records import submission_rejected
 from services.counting import Summary
 from services.distributed.projection import ProjectedRegisters
 from tests.support.brokers import SharedKafka
-from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER, decision, submission
+from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER, decision, record_id, submission
 from tests.support.outbox import Ground, Process, service
 from tests.support.postgres_ledger import PostgresLedger
 
 PATIENCE = 60.0
 BOUNDS = (1, 3, 7, 14, 30, 90, 365)
+UNCOUNTED = "Not understood"
+"""The title of records that nobody can count."""
 
 
 @pytest.fixture
@@ -44,6 +49,7 @@ async def ledger(
 def recount(entries: list[bytes]) -> dict[str, Any]:
     """Count entries as one would by hand: from the JSON of each, with nothing of the product."""
     told: dict[str, Any] = {"size": len(entries), "submissions": 0, "rejections": 0, "latest_at": None}
+    told["not_understood"] = 0
     decisions: Counter[str] = Counter()
     lags = []
     for entry in entries:
@@ -51,7 +57,9 @@ def recount(entries: list[bytes]) -> dict[str, Any]:
         told["latest_at"] = envelope["accepted_at"]
         told["submissions"] += envelope.get("submission", {}).get("position") == 0
         told["rejections"] += record["type"] == "submission.rejected/1"
-        if record["type"] == "decision.registered/1":
+        if record.get("title") == UNCOUNTED:
+            told["not_understood"] += 1
+        elif record["type"] == "decision.registered/1":
             decisions[record["decision_type"]] += 1
             day = datetime.fromisoformat(record["decided_at"]).replace(tzinfo=UTC).timestamp()
             # The days of these tests are of London's summer: each ends an hour before UTC's.
@@ -133,6 +141,57 @@ async def test_it_counts_what_a_recount_finds(ledger: PostgresLedger) -> None:
     assert told["decisions"] == {"contract_approval": 25, "grant": 28}
     assert (told["submissions"], told["rejections"]) == (7, 4)
     assert sum(count > 0 for count in told["lag"]["days"].values()) >= 4, "several classes are met"
+
+
+async def test_what_is_not_understood_is_counted_as_that(ledger: PostgresLedger) -> None:
+    """False if a record that a department has signed, whatever is in it, kept a projector from all others."""
+    ground = ledger.ground
+    with service(ground, "signer"), service(ground, "relay"), service(ground, "cosigner"):
+        await grown(ledger, lambda: add(ledger, range(3)))
+        with service(ground, "projector") as projector:
+            await grown(ledger, lambda: replay(ledger, not_understood()))
+            await grown(ledger, lambda: add(ledger, range(20, 23)))
+            told = (await until_counted(ledger))[REGISTER]
+            assert projector.terminate() == 0
+    assert told["decisions"] == {"contract_approval": 6}
+    assert (told["not_understood"], told["submissions"], told["lag"]["count"]) == (6, 3, 6)
+
+
+def not_understood() -> list[bytes]:
+    """Return records that nobody can count, as their header is all that the append rules look at."""
+    whole = canonical.parse(decision(10))
+    changes: list[dict[str, Any]] = [
+        {"decision_type": None},
+        {"decision_type": ["grant"]},
+        {"decision_type": 7},
+        {"decided_at": None},
+        {"decided_at": "the first of May"},
+        {"type": "decision.imagined/1"},
+    ]
+    return [
+        canonical.format(
+            {
+                name: value
+                for name, value in {
+                    **whole,
+                    "record_id": record_id(100 + number),
+                    "title": UNCOUNTED,
+                    **change,
+                }.items()
+                if value is not None
+            }
+        )
+        for number, change in enumerate(changes)
+    ]
+
+
+def replay(ledger: PostgresLedger, records: list[bytes]) -> None:
+    """Commit what the topic may hold without registration: records that a department has signed."""
+    acceptance = Acceptance("2026-05-28T00:00:00.000Z", "anonymous", ledger.held.ledger.fold.signed_size)
+    turn = ledger.held.ledger.turn()
+    outcome = turn.replay(accept(submission(REGISTER, records, [DEPARTMENT_KEY]), acceptance))
+    assert isinstance(outcome, Appended)
+    turn.commit({})
 
 
 async def test_a_killed_projector_counts_nothing_twice(ledger: PostgresLedger) -> None:

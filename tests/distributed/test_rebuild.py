@@ -16,12 +16,14 @@ from ledger.event_log import CHECKPOINTS, SUBMISSIONS, Kind
 from ledger.export import Block, MessageBlock, NoteBlock, export_blocks
 from ledger.governing import GOVERNING
 from ledger.hashing import Hash
-from ledger.notes import SignerKey, split_note
+from ledger.notes import SignerKey, format_note, split_note
+from ledger.store import NewCosignatures, StoredNote
 from ledger.stores.memory import MemoryStore
 from services.distributed import rebuilding
 from services.distributed.log_reader import log_reader
 from services.distributed.partitions import partition_of
 from services.distributed.rebuilding import LogEnds, read_ends, rebuild_store
+from services.distributed.signer_marks import held_alone
 from services.signing import HighWaterMarks
 from tests.support.brokers import SharedKafka
 from tests.support.command import run, run_json
@@ -270,6 +272,37 @@ def test_an_interrupted_rebuild_goes_on(
     assert run_json("rebuild", "--from", "kafka", "--check")["behind"] == 0
 
 
+def test_what_the_topic_never_had_is_still_sent_after_a_rebuild_that_goes_on(
+    distributed: Distributed, blocks: Sequence[Block]
+) -> None:
+    """False if --resume threw signed notes away that wait for the relay, or sent the topic what it has."""
+    last = max(
+        (block for block in blocks if isinstance(block, NoteBlock) and block.register == REGISTER),
+        key=lambda block: block.size,
+    )
+    distributed.send_blocks([block for block in blocks if block.register != THIRD and block is not last])
+    run("rebuild", "--from", "kafka")
+    text, lines = split_note(last.note)
+    signed = StoredNote(
+        last.size, format_note(text, [line for line in lines if line.name == f"{ORIGIN}/{REGISTER}"])
+    )
+    witnessed = [line for line in lines if line.name != f"{ORIGIN}/{REGISTER}"]
+    assert witnessed
+    with closing(distributed.store()) as store:
+        store.publish_notes({REGISTER: signed})
+        store.keep_cosignatures([NewCosignatures(REGISTER, signed, witnessed)])
+        waiting = [row for row in store.outbox(1_000) if row.topic == CHECKPOINTS]
+        assert len(waiting) == 2
+        end = store.outbox_end()
+    distributed.send_blocks([block for block in blocks if block.register == THIRD])
+    run("rebuild", "--from", "kafka", "--resume")
+    with closing(distributed.store()) as store:
+        assert store.heads()[THIRD].size
+        left = [row for row in store.outbox(1_000) if row.topic == CHECKPOINTS]
+    assert [row for row in left if row.key != THIRD.encode()] == waiting
+    assert max(row.id for row in left) <= end, "what the rebuild itself has made of the topic is not sent there"
+
+
 # Compared.
 
 
@@ -417,4 +450,16 @@ def test_marks_of_another_history_are_refused(rebuilt: Distributed, tmp_path: Pa
     with closing(HighWaterMarks(path)) as marks:
         assert marks.latest(other.origin) == other
         assert marks.latest(f"{ORIGIN}/{GOVERNING}") is None
+    assert len(rebuilt.settings.origin)
+
+
+def test_marks_that_a_signer_holds_are_left_alone(rebuilt: Distributed, tmp_path: Path) -> None:
+    """False if marks were raised under a running signer, whose next one would write over them."""
+    path = tmp_path / "signer.marks"
+    with held_alone(path):
+        said = run("rebuild", "--from", "kafka", "--signer-marks", path, status=3)
+    assert str(path) in said.output
+    assert "another signer" in said.output
+    assert not path.exists()
+    run("rebuild", "--from", "kafka", "--signer-marks", path)
     assert len(rebuilt.settings.origin)

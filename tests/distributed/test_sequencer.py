@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import psutil
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.checkpoints import Checkpoint, open_checkpoint
+from ledger.entries import MAX_MESSAGE
 from ledger.event_log import SUBMISSIONS
 from ledger.export import MessageBlock
 from ledger.governing import GOVERNING
@@ -138,6 +145,21 @@ class World:
         for block in self.blocks:
             found[partition_of(block.register, PARTITIONS)] += 1
         return found
+
+    async def lose_before(self, partition: int, offset: int) -> None:
+        """Delete the beginning of a partition, as retention does."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings["kafka"])
+        await admin.start()
+        try:
+            place = TopicPartition(self.topic, partition)
+            await admin.delete_records({place: RecordsToDelete(before_offset=offset)})
+        finally:
+            await admin.close()
+
+    def register_in(self, partition: int) -> str:
+        """Return the name of a register of a partition."""
+        names = (f"dft/office-{number}" for number in itertools.count())
+        return next(name for name in names if partition_of(name, PARTITIONS) == partition)
 
     def positions(self) -> dict[int, int]:
         store = PostgresStore(self.database, read_only=True)
@@ -359,15 +381,156 @@ async def test_another_topic_ends_the_process_with_status_one(
     assert world.positions() == before
 
 
-def ended(world: World, **settings: object) -> tuple[int, str]:
-    """Run a sequencer that ends by itself; return its status and what it says."""
-    process = launch("sequencer", {**world.settings, **settings}, world.log("ended"))
+def ended(world: World, service: str = "sequencer", **settings: object) -> tuple[int, str]:
+    """Run a service that ends by itself; return its status and what it says."""
+    process = launch(service, {**world.settings, **settings}, world.log("ended"))
     try:
         said, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     lines = said[said.index("{\n") :]
     return process.returncode, json.loads(lines)["error"]["message"]
+
+
+@needs_kafka
+@pytest.mark.parametrize("running_already", [True, False])
+async def test_a_topic_that_lost_its_beginning_ends_the_process_with_status_one(
+    world: World, signer: ServiceProcess, *, running_already: bool
+) -> None:
+    """The history is gone, to retention or by hand, and the ledger calls itself ready."""
+    await world.send(world.blocks)
+    with sequencer(world) as process:
+        await world.until_all()
+        lost = partition_of(world.blocks[-1].register, PARTITIONS)
+        if running_already:
+            await world.lose_before(lost, 1)
+            assert await asyncio.to_thread(process.process.wait, 60) == 1
+            assert process.process.stdout is not None
+            said = await asyncio.to_thread(process.process.stdout.read)
+        else:
+            assert process.terminate() == 0
+    if not running_already:
+        await world.lose_before(lost, 1)
+        status, said = ended(world)
+        assert status == 1
+    assert f"{SUBMISSIONS}/{lost} begins at offset 1" in said
+
+
+@needs_kafka
+@pytest.mark.parametrize("service", ["sequencer", "registration"])
+async def test_a_topic_that_could_lose_messages_is_not_worked_with(world: World, service: str) -> None:
+    """A service begins on a topic that forgets after a week."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=world.settings["kafka"])
+    await admin.start()
+    try:
+        week = {"retention.ms": "604800000"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.topic, week)])
+    finally:
+        await admin.close()
+    status, message = ended(world, service)
+    assert status == 2
+    assert "retention.ms=604800000 and not -1" in message
+
+
+@needs_kafka
+async def test_a_rebalance_that_does_not_end_ends_the_process(world: World, signer: ServiceProcess) -> None:
+    """Whoever waits for partitions in vain calls itself ready, and is never started anew."""
+    patient, brief = {"session_seconds": 120}, {"session_seconds": 3, "stall_seconds": 2}
+    with sequencer(world, "two", **brief) as two, sequencer(world, "one", **patient) as one:
+        await until(lambda: 0 < len(two.standing()["partitions"]) < PARTITIONS)
+        # Kafka waits for it until its session is over: nobody is given anything before.
+        one.process.send_signal(signal.SIGSTOP)
+        three = launch("sequencer", {**world.settings, **brief}, world.log("three"))
+        try:
+            assert await asyncio.to_thread(three.wait, 60) == 3
+            assert await asyncio.to_thread(two.process.wait, 60) == 3
+        finally:
+            three.kill()
+            three.communicate()
+    for name in ("two", "three"):
+        assert "no partitions were given" in world.log(name).read_text(encoding="utf-8")
+
+
+@needs_kafka
+async def test_whoever_has_no_partition_is_ready_and_stays(world: World, signer: ServiceProcess) -> None:
+    """One process more than there are partitions is taken for one that Kafka has forgotten."""
+    with ExitStack() as stack:
+        all_of_them = [
+            stack.enter_context(sequencer(world, f"{number}", stall_seconds=1, session_seconds=2))
+            for number in range(PARTITIONS + 1)
+        ]
+        await until(lambda: {len(each.standing()["partitions"]) for each in all_of_them} == {0, 1})
+        idle = next(each for each in all_of_them if not each.standing()["partitions"])
+        await until(lambda: bool(idle.standing()["ready"]))
+        with pytest.raises(subprocess.TimeoutExpired):
+            idle.process.wait(6)
+        assert idle.standing()["ready"]
+
+
+def most_memory(pid: int) -> int:
+    """Return the most bytes that a process has held in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+@needs_kafka
+async def test_a_batch_of_very_many_messages_is_done_bit_by_bit(world: World, signer: ServiceProcess) -> None:
+    """Whoever may write to the topic brings a sequencer down with one small batch of nothing."""
+    count = 1_000_000
+    producer = AIOKafkaProducer(
+        bootstrap_servers=world.settings["kafka"],
+        max_batch_size=1 << 30,
+        max_request_size=1 << 30,
+        compression_type="zstd",
+    )
+    with sequencer(world) as process:
+        await producer.start()
+        try:
+            batch = producer.create_batch()
+            for _ in range(count):
+                batch.append(key=None, value=b"", timestamp=None)
+            before = psutil.Process(process.process.pid).memory_info().rss
+            await (await producer.send_batch(batch, world.topic, partition=0))
+        finally:
+            await producer.stop()
+        await world.until(has_done(3_000), "the first of them")
+        assert process.standing()["ready"]
+        peak = most_memory(process.process.pid)
+        print(f"{before >> 20} MiB before, {peak >> 20} at most")
+        assert peak - before < 150 * 1024 * 1024
+        process.kill()
+
+
+@needs_kafka
+async def test_a_message_larger_than_any_is_set_aside_and_what_follows_is_done(
+    world: World, signer: ServiceProcess
+) -> None:
+    """A message that was compressed from more than the store can hold ends its partition for good."""
+    large = bytes(300_000_000)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=world.settings["kafka"],
+        max_batch_size=1 << 30,
+        max_request_size=1 << 30,
+        compression_type="zstd",
+    )
+    await producer.start()
+    try:
+        last = await producer.send_and_wait(world.topic, large, key=large[:20_000_000], partition=0)
+    finally:
+        await producer.stop()
+    assert last.offset == 0
+    for message in (1, 2):
+        with sequencer(world, stall_seconds=20) as process:
+            await world.send([MessageBlock(world.register_in(0), b"")])
+            await world.until(lambda store: positions_in(store)[0] == message + 1, "what follows")  # noqa: B023
+            assert process.terminate() == 0
+    store = PostgresStore(world.database, read_only=True)
+    try:
+        kept = next(store.quarantined(SUBMISSIONS, 0))
+    finally:
+        store.close()
+    assert (len(kept.key), len(kept.value)) == (MAX_MESSAGE, MAX_MESSAGE)
+    assert sha256(large).hexdigest() in kept.why
 
 
 @needs_kafka

@@ -16,14 +16,16 @@ import pytest
 
 from ledger.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.ed25519 import SecretKey
-from ledger.errors import MalformedError, StoreError
+from ledger.errors import MalformedError, SplitViewError, StoreError
 from ledger.governing import GOVERNING
 from ledger.hashing import EMPTY_ROOT, Hash, leaf_hash
 from ledger.notes import SignerKey
 from ledger.proofs import compute, plan_consistency
+from ledger.stores.memory import MemoryStore
 from ledger.tree import EMPTY, extend
 from services.distributed import signer_service
 from services.distributed.settings import DistributedSettings
+from services.distributed.signer_marks import raise_marks
 from services.distributed.signing import GuardedSigner, SignerAwayError, SignerClient, Signing, ToSign, Verdict
 from services.ledger_files import write_key_pair
 from services.local.ports import free_port
@@ -207,6 +209,43 @@ async def test_marks_of_an_older_copy_are_raised_by_what_was_signed(
         assert (await one(client, extending(9, 12))).verdict is Verdict.SIGNED
         assert "the marks are those of an older copy" in process.said()
         assert process.terminate() == 0
+
+
+async def test_another_root_of_the_marks_size_is_evidence(settings: dict[str, object], tmp_path: Path) -> None:
+    """The log key has signed two histories, and whoever shows the signer the other one hears nothing of it."""
+    async with signer(settings, tmp_path / "log.txt", *_FIRST) as (process, client):
+        origin = f"{ORIGIN}/{REGISTER}"
+        mine, theirs = (
+            sign_checkpoint(each, SignerKey(origin, LOG_KEY)) for each in (head(7), head(7, OTHERS))
+        )
+        with pytest.raises(SplitViewError) as caught:
+            await client.remember(
+                [sign_checkpoint(head(3, register=SECOND), SignerKey(f"{ORIGIN}/{SECOND}", LOG_KEY)), theirs]
+            )
+        assert (caught.value.first, caught.value.second) == (mine, theirs)
+        assert origin in str(caught.value)
+        larger = [sign_checkpoint(head(9, leaves), SignerKey(origin, LOG_KEY)) for leaves in (LEAVES, OTHERS)]
+        with pytest.raises(SplitViewError) as caught:
+            await client.remember(larger)
+        assert [caught.value.first, caught.value.second] == larger
+        marks = await client.marks()
+        assert {each.checkpoint: each.confirmed for each in marks.by_origin.values()} == {head(7): True}
+        await client.remember([mine])
+        assert "two histories" in process.said()
+        assert process.terminate() == 0
+
+
+async def test_marks_are_not_raised_beside_a_running_signer(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    """A mark that was raised is written over by a smaller one, and another history is signed."""
+    marks = Path(str(settings["signer_marks"]))
+    async with signer(settings, tmp_path / "log.txt", *_FIRST):
+        before = await asyncio.to_thread(marks.read_bytes)
+        with pytest.raises(OSError, match="another signer"):
+            raise_marks(marks, MemoryStore(), ORIGIN)
+        assert await asyncio.to_thread(marks.read_bytes) == before
+    assert raise_marks(marks, MemoryStore(), ORIGIN) == {}
 
 
 async def test_what_was_signed_is_known_after_a_kill(settings: dict[str, object], tmp_path: Path) -> None:

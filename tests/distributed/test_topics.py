@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -23,6 +25,7 @@ from services.distributed.topics import (
     check_topics,
     create_topics,
 )
+from services.local.kafka import Kafka
 from tests.support.brokers import SharedKafka
 
 
@@ -122,7 +125,7 @@ async def test_the_settings_of_the_brokers_do_not_count(kafka: SharedKafka, pref
 async def test_the_copies_are_as_asked_for(kafka: SharedKafka, prefix: str) -> None:
     """False if a topic could be made with fewer copies than an operator wants, and nobody said so."""
     with pytest.raises(InvalidReplicationFactorError, match=SUBMISSIONS):
-        await create_topics(kafka.bootstrap, 3, 1000, prefix=prefix)
+        await create_topics(kafka.bootstrap, 3, 1000, in_sync=2, prefix=prefix)
     with pytest.raises(TopicsError, match="is missing"):
         await check_topics(kafka.bootstrap, 3, prefix=prefix)
 
@@ -137,6 +140,77 @@ async def test_every_setting_is_the_topics_own(kafka: SharedKafka, prefix: str) 
     for *_, entries in answer.resources:
         own = {name: value for name, value, _, source, *_ in entries if source == of_a_topic}
         assert own == RIGHT | {"min.insync.replicas": "2"}
+
+
+class SecondBroker(Kafka):
+    """A broker that joins another one's cluster."""
+
+    def __init__(self, folder: Path, first: Kafka) -> None:
+        super().__init__(folder)
+        self._first = first
+
+    def _settings(self) -> str:
+        first = properties((self._first.folder / "server.properties").read_text(encoding="utf-8"))
+        return "".join(
+            f"{name}={value}\n"
+            for name, value in {
+                **properties(super()._settings()),
+                "process.roles": "broker",
+                "node.id": "2",
+                "controller.quorum.voters": first["controller.quorum.voters"],
+                "listeners": f"PLAINTEXT://{self.bootstrap}",
+            }.items()
+        )
+
+    def _format(self) -> None:
+        known = properties((self._first.folder / "data" / "meta.properties").read_text(encoding="utf-8"))
+        own = {"version": "1", "cluster.id": known["cluster.id"], "node.id": "2"}
+        data = self.folder / "data"
+        data.mkdir()
+        lines = [f"{name}={value}\n" for name, value in own.items()]
+        (data / "meta.properties").write_text("".join(lines), encoding="utf-8")
+
+
+def properties(text: str) -> dict[str, str]:
+    """Return what a file of Java's properties says."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+async def test_where_there_are_copies_two_must_be_in_sync(
+    fresh_kafka: Kafka, tmp_path: Path, prefix: str
+) -> None:
+    """False if an acknowledged message could be on one broker alone, and be lost with it."""
+    other = SecondBroker(tmp_path / "second", fresh_kafka)
+    other.start()
+    try:
+        async with asyncio.timeout(60):
+            while len(await brokers(fresh_kafka)) < 2:  # noqa: ASYNC110 - a broker tells nobody
+                await asyncio.sleep(0.1)
+        await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=2, prefix=prefix)
+        await check_topics(fresh_kafka.bootstrap, 2, prefix=prefix)
+        wrong = "min.insync.replicas=1 and not 2 or more, with 2 copies"
+        with pytest.raises(TopicsError, match=re.escape(wrong)):
+            await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=1, prefix=f"other.{prefix}")
+        with pytest.raises(TopicsError, match="is missing"):
+            await check_topics(fresh_kafka.bootstrap, 2, prefix=f"other.{prefix}")
+        async with administration(SharedKafka(fresh_kafka.bootstrap)) as admin:
+            settings = RIGHT | {"min.insync.replicas": "1"}
+            await admin.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, prefix + CHECKPOINTS, settings)]
+            )
+        with pytest.raises(TopicsError) as raised:
+            await check_topics(fresh_kafka.bootstrap, 2, prefix=prefix)
+        assert str(raised.value) == f"{prefix}{CHECKPOINTS} has {wrong}"
+    finally:
+        other.stop()
+
+
+async def brokers(kafka: Kafka) -> list[object]:
+    """Return the brokers of a cluster."""
+    async with administration(SharedKafka(kafka.bootstrap)) as admin:
+        found: list[object] = (await admin.describe_cluster())["brokers"]
+        return found
 
 
 async def test_a_message_of_four_mebibytes_goes_through(kafka: SharedKafka, prefix: str) -> None:

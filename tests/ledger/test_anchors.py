@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import canonical
 from ledger.anchors import Anchored, Anchors, anchored_by
+from ledger.checkpoints import Checkpoint
+from ledger.ed25519 import SecretKey
 from ledger.entries import form_ledger_entry, parse_entry
 from ledger.governing import GOVERNING
+from ledger.governing_types import LedgerOpened
 from ledger.ledger import Ledger
+from ledger.notes import SignerKey, sign_note
 from ledger.own_records import checkpoint_anchored, uuid8
 from ledger.stores.memory import MemoryStore
 from tests.support.growing_log import GrowingLog
 from tests.support.ledger_story import SECOND, anchor
-from tests.support.ledgers import ORIGIN, REGISTER, LedgerUnderTest, open_ledger
+from tests.support.ledgers import LOG_KEY, ORIGIN, REGISTER, LedgerUnderTest, open_ledger
 
-LOG = GrowingLog(f"{ORIGIN}/{REGISTER}")
+LOG = GrowingLog(f"{ORIGIN}/{REGISTER}", LOG_KEY)
+STRANGER = SecretKey(b"\x77" * 32)
 AT = "2026-07-01T00:00:00.000Z"
 
 
@@ -27,13 +33,21 @@ def anchoring(note: bytes) -> bytes:
     return form_ledger_entry(checkpoint_anchored(note), AT, 3)
 
 
-def test_an_anchor_says_which_register_up_to_what_size() -> None:
+@pytest.fixture
+def opened(tmp_path: Path) -> LedgerOpened:
+    """What opens the ledger, with its key."""
+    found = open_ledger(MemoryStore(), tmp_path / "opened.marks").ledger.fold.opened
+    assert found is not None
+    return found
+
+
+def test_an_anchor_says_which_register_up_to_what_size(opened: LedgerOpened) -> None:
     """If false, a receipt would show another register's anchor, or one that does not cover its entry."""
-    assert anchored_by(9, parse_entry(anchoring(LOG.note(5)))) == Anchored(REGISTER, 5, 9)
-    assert anchored_by(9, parse_entry(anchoring(LOG.note(0)))) == Anchored(REGISTER, 0, 9)
+    assert anchored_by(9, parse_entry(anchoring(LOG.note(5))), opened) == Anchored(REGISTER, 5, 9)
+    assert anchored_by(9, parse_entry(anchoring(LOG.note(0))), opened) == Anchored(REGISTER, 0, 9)
 
 
-def test_what_only_looks_like_an_anchor_anchors_nothing() -> None:
+def test_what_only_looks_like_an_anchor_anchors_nothing(opened: LedgerOpened) -> None:
     """If false, receipts could be built around what is no anchor, or the ledger not start for it."""
     stated = canonical.parse(checkpoint_anchored(LOG.note(5)))
     for text in (
@@ -43,9 +57,37 @@ def test_what_only_looks_like_an_anchor_anchors_nothing() -> None:
         LOG.note(5).decode()[:-1] + "x\n",
     ):
         record = canonical.format({**stated, "checkpoint": text, "record_id": uuid8(text.encode())})
-        assert anchored_by(9, parse_entry(form_ledger_entry(record, AT, 3))) is None
+        assert anchored_by(9, parse_entry(form_ledger_entry(record, AT, 3)), opened) is None
     broken = canonical.format({**stated, "version": 2})
-    assert anchored_by(9, parse_entry(form_ledger_entry(broken, AT, 3))) is None
+    assert anchored_by(9, parse_entry(form_ledger_entry(broken, AT, 3)), opened) is None
+
+
+def _signed(origin: str, secret: SecretKey, by: str | None = None) -> bytes:
+    """Return a note of size 5 of any origin."""
+    return sign_note(Checkpoint(origin, 5, LOG.root(5)).text(), [SignerKey(by or origin, secret)])
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        _signed(f"{ORIGIN}/{REGISTER}", STRANGER),
+        _signed(f"{ORIGIN}/{REGISTER}", LOG_KEY, f"{ORIGIN}/{SECOND}"),
+        _signed(f"{ORIGIN}/{REGISTER}", LOG_KEY, f"{ORIGIN}/{GOVERNING}"),
+        _signed(f"{ORIGIN}/{GOVERNING}", LOG_KEY),
+        _signed(f"{ORIGIN}/no", LOG_KEY),
+        _signed(f"other.test/{REGISTER}", LOG_KEY),
+        LOG.note(5).replace(b"\n5\n", b"\n6\n", 1),
+    ],
+    ids=["stranger", "other-register", "governing-key", "governing", "no-register", "other-ledger", "altered"],
+)
+def test_what_the_ledger_has_not_signed_anchors_nothing(opened: LedgerOpened, note: bytes) -> None:
+    """If false, whoever can write to the event log could say how far a register is anchored."""
+    assert anchored_by(9, parse_entry(anchoring(note)), opened) is None
+
+
+def test_nothing_is_anchored_before_a_ledger_is_opened() -> None:
+    """If false, an anchor would count by nobody's key."""
+    assert anchored_by(0, parse_entry(anchoring(LOG.note(5))), None) is None
 
 
 def test_a_signed_entry_anchors_nothing(tmp_path: Path) -> None:
@@ -54,7 +96,7 @@ def test_a_signed_entry_anchors_nothing(tmp_path: Path) -> None:
     held.open_register(SECOND, title='"type":"checkpoint.anchored/1"')
     reader = held.ledger.reader(GOVERNING)
     for index in range(held.ledger.heads()[GOVERNING].size):
-        assert anchored_by(index, parse_entry(reader.entry(index))) is None
+        assert anchored_by(index, parse_entry(reader.entry(index)), held.ledger.fold.opened) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=15))

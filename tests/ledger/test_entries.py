@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ledger import base64, entries, tree
 from ledger.ed25519 import SecretKey
 from ledger.entries import (
+    MAX_MESSAGE,
     Acceptance,
     Signature,
     Submission,
@@ -412,3 +413,11 @@ def test_a_message_that_registration_cannot_have_made_does_not_open() -> None:
     ):
         with pytest.raises((MalformedError, SignatureError)):
             open_message(register, value, origin)
+
+
+def test_a_value_larger_than_any_message_is_not_even_decoded() -> None:
+    """False if whoever may write to the topic could make us take apart hundreds of megabytes."""
+    with pytest.raises(MalformedError, match="4194305 bytes; at most 4194304"):
+        open_message(REGISTER, bytes(MAX_MESSAGE + 1), LEDGER_ORIGIN)
+    with pytest.raises(MalformedError, match="envelope"):
+        open_message(REGISTER, bytes(MAX_MESSAGE), LEDGER_ORIGIN)

@@ -9,17 +9,20 @@ from contextlib import asynccontextmanager
 from daybook.submission.v1.submission_pb2 import WaitFor
 
 from ledger.anchors import Anchored, anchored_by, satisfies
+from ledger.checkpoints import Checkpoint
 from ledger.entries import parse_entry
 from ledger.governing import GOVERNING
 from ledger.governing_types import CheckpointAnchored
-from ledger.ledger import Ledger
-from ledger.notes import split_note
+from ledger.hashing import Hash
+from ledger.ledger import Appended, Ledger
+from ledger.notes import SignerKey, sign_note, split_note
+from ledger.own_records import checkpoint_anchored
 from ledger.records import parse_record
 from ledger.sealing import SealedReader
 from ledger.stores.sqlite import SqliteStore
 from ledger.witnessing import Policy, judge
 from tests.support.ledger_dir import LedgerOnDisk, opening
-from tests.support.ledgers import DEPARTMENT, ORIGIN, REGISTER
+from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER
 from tests.support.scripted_witness import Exchange, ScriptedWitness, honestly, replies
 from tests.support.served import Served, served
 from tests.support.server_process import assert_fsck_finds_nothing
@@ -47,7 +50,8 @@ def anchors(it: Served) -> list[Anchored]:
     """Return every anchor in the governing register, in order."""
     reader = it.opened.ledger.reader(GOVERNING)
     entries = range(it.opened.ledger.heads()[GOVERNING].size)
-    found = (anchored_by(index, parse_entry(reader.entry(index))) for index in entries)
+    opened = it.opened.ledger.fold.opened
+    found = (anchored_by(index, parse_entry(reader.entry(index)), opened) for index in entries)
     return [each for each in found if each is not None]
 
 
@@ -160,6 +164,30 @@ async def test_after_a_change_of_witnesses_every_register_is_anchored_once_more(
         entry = it.opened.ledger.reader(GOVERNING).entry(anchors(it)[-1].index)
         assert satisfies(entry, policy, MAIN)
     assert_fsck_finds_nothing(ledger.root)
+
+
+async def test_an_anchor_that_the_ledger_has_not_signed_is_passed_over(
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
+) -> None:
+    """If false, one forged entry would end the anchoring of a register for ever, and nobody were told."""
+    async with serving(ledger, [one, two], 0.2) as it:
+        await it.until_anchored(0)
+        forged = sign_note(Checkpoint(MAIN, 1 << 62, Hash(bytes(32))).text(), [SignerKey(MAIN, DEPARTMENT_KEY)])
+        outcome = await it.opened.sequencer.write(GOVERNING, checkpoint_anchored(forged))
+        assert isinstance(outcome, Appended)
+        await it.register(deciding(3))
+        await it.until(lambda: (REGISTER, 3) in [(each.register, each.size) for each in anchors(it)])
+        await it.until_anchored(3)
+        assert it.opened.ledger.anchors.latest(REGISTER) == anchors(it)[-1]
+        await it.register(deciding(2))
+        await it.until(lambda: (REGISTER, 5) in [(each.register, each.size) for each in anchors(it)])
+    store = SqliteStore(ledger.directory.store)
+    try:
+        latest = Ledger.open(store, ORIGIN).anchors.latest(REGISTER)
+        assert latest is not None
+        assert latest.size == 5, "after a start too"
+    finally:
+        store.close()
 
 
 async def test_without_witnesses_nothing_is_anchored(ledger: LedgerOnDisk) -> None:

@@ -21,6 +21,7 @@ from services.local import kafka as local_kafka
 from services.local import postgres as local_postgres
 from services.local.kafka_jars import find_java, kafka_jars
 from services.local.tansu import TansuMissingError, tansu
+from services.local.tls import ServerTls
 
 GIVEN_KAFKA: Final = "DAYBOOK_TEST_KAFKA"
 """The variable that gives HOST:PORT of a Kafka for the tests."""
@@ -126,10 +127,10 @@ def fresh_database(postgres: SharedPostgres) -> Iterator[str]:
 
 
 @contextmanager
-def started_kafka(folder: Path) -> Iterator[local_kafka.Kafka]:
+def started_kafka(folder: Path, tls: ServerTls | None = None) -> Iterator[local_kafka.Kafka]:
     """Run a Kafka; skip the test where it cannot be had."""
     try:
-        broker = local_kafka.Kafka(folder)
+        broker = local_kafka.Kafka(folder, tls=tls)
     except local_kafka.KafkaMissingError as missing:
         _go_without(_instead(missing))
     try:
@@ -140,10 +141,10 @@ def started_kafka(folder: Path) -> Iterator[local_kafka.Kafka]:
 
 
 @contextmanager
-def started_postgres(folder: Path) -> Iterator[local_postgres.Postgres]:
+def started_postgres(folder: Path, tls: ServerTls | None = None) -> Iterator[local_postgres.Postgres]:
     """Run a PostgreSQL; skip the test where it cannot be had."""
     try:
-        with local_postgres.postgres(folder) as server:
+        with local_postgres.postgres(folder, tls=tls) as server:
             yield server
     except local_postgres.PostgresMissingError as missing:
         _go_without(str(missing))

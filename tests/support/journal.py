@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ledger.anchors import anchored_by
 from ledger.entries import parse_entry, verify_entry
 from ledger.governing import GOVERNING
-from ledger.governing_types import RestoreDeclared, SubmissionRejected
+from ledger.governing_types import LedgerOpened, RestoreDeclared, SubmissionRejected
 from ledger.hashing import leaf_hash
 from ledger.receipts import verify_receipt
 from ledger.records import parse_record
@@ -129,6 +129,8 @@ def _runs(entries: Sequence[bytes], origin: str) -> tuple[dict[str, Run], dict[i
     runs: dict[str, Run] = {}
     rejected: dict[int, str] = {}
     versions: set[tuple[str, int]] = set()
+    opened = parse_record(parse_entry(entries[0]).record) if entries else None
+    opened = opened if isinstance(opened, LedgerOpened) else None
     index = 0
     while index < len(entries):
         first = parse_entry(entries[index])
@@ -139,7 +141,7 @@ def _runs(entries: Sequence[bytes], origin: str) -> tuple[dict[str, Run], dict[i
             elif isinstance(record, RestoreDeclared):
                 assert origin.endswith(f"/{GOVERNING}"), f"{origin}: entry {index} stands in the wrong place"
             else:
-                assert anchored_by(index, first) is not None, f"{origin}: entry {index} is of nobody"
+                assert anchored_by(index, first, opened) is not None, f"{origin}: entry {index} is of nobody"
             index += 1
             continue
         count = first.membership.count

@@ -166,3 +166,12 @@ WHEN (
 )
 EXECUTE FUNCTION refuse_change();
 ALTER TABLE log_position ENABLE ALWAYS TRIGGER only_grows;
+
+-- Of a witness's signatures of one size the earliest and the latest are kept: their bytes begin with their time.
+CREATE TRIGGER only_widens BEFORE UPDATE ON cosignature FOR EACH ROW
+WHEN (
+    NEW.register <> OLD.register OR NEW.size <> OLD.size OR NEW.name <> OLD.name OR NEW.key_id <> OLD.key_id
+    OR NEW.first > OLD.first OR NEW.last < OLD.last
+)
+EXECUTE FUNCTION refuse_change();
+ALTER TABLE cosignature ENABLE ALWAYS TRIGGER only_widens;

@@ -50,6 +50,10 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 _APPLIED: Final = "SELECT version, name, sha256 FROM schema_migration ORDER BY version"
 
 
+class NotMigratedError(StoreError):
+    """The database has no tables of a ledger yet, or those of an earlier version."""
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     version: int
@@ -68,6 +72,11 @@ def _files() -> list[_File]:
         _File(int(name.partition("_")[0]), name, folder.joinpath(name).read_text(encoding="utf-8"))
         for name in names
     ]
+
+
+def in_one_line(error: psycopg.Error) -> str:
+    """Return what PostgreSQL says, which may stand on several lines, with tabs."""
+    return " ".join(str(error).split())
 
 
 def parse_conninfo(conninfo: str) -> dict[str, str]:
@@ -107,18 +116,18 @@ def migrate(conninfo: str, *, application_role: str | None = APPLICATION_ROLE) -
                 _grant(connection, application_role)
             return [file.name for file in pending]
     except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL: {error}") from error
+        raise StoreError(f"PostgreSQL: {in_one_line(error)}") from error
 
 
 def check_migrated(connection: psycopg.Connection[Any]) -> None:
-    """Raise StoreError unless the database has this program's schema."""
+    """Raise StoreError unless the database has this program's schema; NotMigratedError where it is older."""
     try:
         applied = connection.execute(_APPLIED).fetchall()
     except psycopg.errors.UndefinedTable:
         applied = []
     pending = _pending(applied)
     if pending:
-        raise StoreError(f"the database lacks {pending[0].name}: run daybook migrate")
+        raise NotMigratedError(f"the database lacks {pending[0].name}: run daybook migrate")
 
 
 def _pending(applied: Sequence[tuple[int, str, bytes]]) -> list[_File]:
