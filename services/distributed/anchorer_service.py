@@ -21,7 +21,7 @@ from ledger.entries import Acceptance, Message, form_ledger_entry
 from ledger.errors import Reason, RejectedError
 from ledger.ledger import Appended, Known, LedgerView, Outcome
 from ledger.store import Run, Store
-from ledger.stores.postgres import SILENCE, PostgresStore
+from ledger.stores.postgres import PostgresStore
 from services.anchoring import Anchorer
 from services.distributed.faust_app import stream_app
 from services.distributed.following_checkpoints import CheckpointFollower
@@ -29,6 +29,7 @@ from services.distributed.governed import governed_policies
 from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
+from services.distributed.opened_store import open_store
 from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
@@ -113,7 +114,7 @@ async def _run(
 ) -> None:
     registry = CollectorRegistry()
     await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
-    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True, silence=SILENCE)
+    store = await asyncio.to_thread(open_store, settings, reads_only=True)
     running.in_the_end(store.hurry)
 
     async def work() -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from ledger.errors import SplitViewError
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import SILENCE, PostgresStore
+from ledger.stores.postgres import PostgresStore
 from services.cosigning import Cosigner
 from services.declared_witnesses import DeclaredWitnesses
 from services.distributed.confirming import Confirming
@@ -26,6 +26,7 @@ from services.distributed.governed import governed_policies
 from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
+from services.distributed.opened_store import open_store
 from services.distributed.restored_store import RestoredStore
 from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
@@ -182,7 +183,7 @@ async def _run(
 ) -> None:
     await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
     conninfo = settings.conninfo()
-    store = await asyncio.to_thread(PostgresStore, conninfo, silence=SILENCE)
+    store = await asyncio.to_thread(open_store, settings)
     running.in_the_end(store.hurry)
     try:
         service = CosignerService(settings, store, running)

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from ledger.errors import ConflictError
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import SILENCE, PostgresStore
+from ledger.stores.postgres import PostgresStore
 from services.counting import Summary
 from services.distributed.faust_app import stream_app
 from services.distributed.following_checkpoints import CheckpointFollower
@@ -23,6 +23,7 @@ from services.distributed.governed import governed_policies
 from services.distributed.kafka_clients import tls
 from services.distributed.note_agent import NoteAgent
 from services.distributed.only_one import work_alone
+from services.distributed.opened_store import open_store
 from services.distributed.projection import ProjectedRegisters
 from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
@@ -113,7 +114,7 @@ async def _run(
 ) -> None:
     registry = CollectorRegistry()
     await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
-    store = await asyncio.to_thread(PostgresStore, settings.reader_conninfo(), read_only=True, silence=SILENCE)
+    store = await asyncio.to_thread(open_store, settings, reads_only=True)
     running.in_the_end(store.hurry)
     projectors: list[Projector] = []
 

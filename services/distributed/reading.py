@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from ledger.errors import StoreError
 from ledger.governing import GOVERNING
 from ledger.ledger import LedgerView
-from ledger.stores.postgres import SILENCE, PostgresStore
+from ledger.stores.postgres import PostgresStore
 from services.distributed.following_checkpoints import LATEST, CheckpointFollower
+from services.distributed.opened_store import open_store
 from services.distributed.settings import DistributedSettings
 from services.published import Published
 from services.stopping import Stop
@@ -55,7 +56,7 @@ async def reading(settings: DistributedSettings, registry: CollectorRegistry) ->
 
     Raises StoreError where the store cannot be read, or holds no opened ledger; OSError where Kafka is away.
     """
-    store = await asyncio.to_thread(_open, settings)
+    store = await asyncio.to_thread(open_store, settings, reads_only=True)
     try:
         view = await asyncio.to_thread(_viewed, store, settings.origin)
         published = await asyncio.to_thread(lambda: Published(store, PolicyInForce(view, time.time)))
@@ -68,10 +69,6 @@ async def reading(settings: DistributedSettings, registry: CollectorRegistry) ->
                 store.hurry()
     finally:
         store.close()
-
-
-def _open(settings: DistributedSettings) -> PostgresStore:
-    return PostgresStore(settings.reader_conninfo(), read_only=True, silence=SILENCE)
 
 
 def _viewed(store: PostgresStore, origin: str) -> LedgerView:

@@ -16,10 +16,11 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ledger.event_log import CHECKPOINTS, OutboxRow
-from ledger.stores.postgres import SILENCE, PostgresStore
+from ledger.stores.postgres import PostgresStore
 from services.distributed.faust_app import stream_app
 from services.distributed.kafka_clients import producer, tls
 from services.distributed.only_one import work_alone
+from services.distributed.opened_store import open_store
 from services.distributed.partitions import partition_of
 from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
@@ -123,7 +124,7 @@ async def _run(
     registry = CollectorRegistry()
     conninfo = settings.conninfo()
     await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
-    store = await asyncio.to_thread(PostgresStore, conninfo, silence=SILENCE)
+    store = await asyncio.to_thread(open_store, settings)
     running.in_the_end(store.hurry)
     kafka = producer(settings)
     relay = Relay(store, kafka, settings, registry)

@@ -25,6 +25,7 @@ from services.distributed.kafka_clients import tls
 from services.distributed.lanes import Lane, opened_lanes
 from services.distributed.log_errors import LogError
 from services.distributed.log_reader import LogReader, log_reader
+from services.distributed.opened_store import check_store
 from services.distributed.ops import ops_endpoint
 from services.distributed.partition_writer import PartitionWriter, beheaded, truncated
 from services.distributed.running import Running, end_by_force, served
@@ -73,6 +74,7 @@ async def _run(
         async with opened_lanes(settings.conninfo()) as lanes, log_reader(settings) as reader:
             for lane in lanes:
                 running.in_the_end(lane.hurry)
+            await lanes[0].run(lambda: check_store(lanes[0].store, settings))
             app = stream_app(settings, GROUP)
             sequencer = Sequencer(settings, app, lanes, reader, client, registry, running)
             async with ops_endpoint(settings.ops, registry, sequencer.readiness) as ops:

@@ -72,8 +72,9 @@ async def create_topics(
     """Create the topics that are missing, check all, and return the names of those created.
 
     A write is acknowledged when `in_sync` of its `replication` copies have it. A topic that is there is never
-    changed: one that is not as it must be raises TopicsError, as in `check_topics`. So does an `in_sync` that is
-    too low, with nothing created. Raises aiokafka.errors.KafkaError where Kafka cannot be reached or refuses.
+    changed: one that is not as it must be raises TopicsError, as in `check_topics`. So does an `in_sync` too
+    low for the copies, with nothing created. Raises aiokafka.errors.KafkaError where Kafka cannot be reached or
+    refuses.
     """
     if fault := _fault_of_copies(replication, in_sync):
         raise TopicsError(f"nothing was created: {fault} (see the setting min_in_sync)")

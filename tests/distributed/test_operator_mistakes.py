@@ -69,3 +69,16 @@ def test_a_service_whose_topics_are_others_says_so(it: DistributedLedger) -> Non
         assert "has 4 partitions and not 3" in (it.root / f"{service}.log").read_text()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    "service", ["relay", "cosigner", "anchorer", "projector", "sequencer", "registration", "tiles"]
+)
+def test_a_service_does_not_work_on_the_database_of_another_ledger(it: DistributedLedger, service: str) -> None:
+    """False if a service moved one ledger's news to another's topics, or was started again for ever."""
+    process = it.launch(service, origin="other.example")
+    assert process.wait(120) == 2
+    said = (it.root / f"{service}.log").read_text()
+    assert f"the database holds {it.settings['ORIGIN']}, and the settings are of other.example" in said
+    assert process.stdout is not None
+    process.stdout.close()

@@ -232,12 +232,13 @@ async def test_what_is_counted_is_shown_beside_the_registers(ledger: PostgresLed
     ground = ledger.ground
     with service(ground, "signer"), service(ground, "relay"), service(ground, "cosigner"):
         await grown(ledger, lambda: add(ledger, range(12)))
+        await grown(ledger, lambda: replay(ledger, not_understood()))
         with (
             service(ground, "tiles", "--http", "127.0.0.1:0") as tiles,
             service(ground, "audit", "--grpc", "127.0.0.1:0") as audit,
         ):
             shown = await registers_json(tiles)
-            assert [(each["name"], each["size"]) for each in shown] == [(REGISTER, 12), (GOVERNING, 3)]
+            assert [(each["name"], each["size"]) for each in shown] == [(REGISTER, 18), (GOVERNING, 3)]
             assert not any("counted" in each for each in shown)
             with service(ground, "projector"):
                 found = await until_counted(ledger)
@@ -254,6 +255,7 @@ async def test_what_is_counted_is_shown_beside_the_registers(ledger: PostgresLed
         )
         assert dict(counted.decisions) == told["decisions"]
         assert counted.longest_lag_seconds == lag["longest_seconds"]
+        assert counted.not_understood == told["not_understood"]
         assert [one.count for one in counted.lags] == list(lag["days"].values())
         assert [one.within_days for one in counted.lags[:-1]] == list(BOUNDS)
         assert not counted.lags[-1].HasField("within_days")
