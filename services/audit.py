@@ -424,6 +424,7 @@ def _counts(summary: Summary) -> pb.RegisterCounts:
             for days, count in zip((*LAG_DAYS, None), lags.classes, strict=True)
         ],
         longest_lag_seconds=lags.longest,
+        not_understood=summary.not_understood,
     )
 
 

@@ -234,9 +234,9 @@ def beheaded(place: str, begin: int) -> TruncatedError:
     """Return the error that says that the first messages of a partition are gone."""
     return TruncatedError(
         f"{place} begins at offset {begin}: the messages before it were deleted, and the topic is the history. "
-        "Nothing is appended. Restore the topic from a copy; or export the ledger from the database, import it "
-        "into new topics, and rebuild from these. See that nothing deletes from the topic: retention, or "
-        "whoever may"
+        "Nothing is appended. Restore the topic from a copy; or export the ledger from the database (daybook "
+        "export --from-database), import it into new topics, and rebuild from these. And find out who or what "
+        "deletes from the topic"
     )
 
 

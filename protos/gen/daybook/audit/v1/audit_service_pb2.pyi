@@ -259,6 +259,7 @@ class RegisterCounts(_message.Message):
     LATEST_AT_FIELD_NUMBER: _builtins.int
     LAGS_FIELD_NUMBER: _builtins.int
     LONGEST_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    NOT_UNDERSTOOD_FIELD_NUMBER: _builtins.int
     size: _builtins.int
     """Number of entries that are counted, the first ones; it may be more or fewer than `size` of the register."""
     submissions: _builtins.int
@@ -269,6 +270,10 @@ class RegisterCounts(_message.Message):
     """The `accepted_at` of the last of them."""
     longest_lag_seconds: _builtins.int
     """The longest of these lags, in seconds."""
+    not_understood: _builtins.int
+    """Number of records that break rules of registration, or are of a type that is not defined: they are in no other
+    number but `size` and `submissions`.
+    """
     @_builtins.property
     def decisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Number of decisions, by the `decision_type` of their first version."""
@@ -287,10 +292,11 @@ class RegisterCounts(_message.Message):
         latest_at: _builtins.str = ...,
         lags: _abc.Iterable[Global___RegisterCounts.Lags] | None = ...,
         longest_lag_seconds: _builtins.int = ...,
+        not_understood: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "lags", b"lags", "latest_at", b"latest_at", "longest_lag_seconds", b"longest_lag_seconds", "rejections", b"rejections", "size", b"size", "submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "lags", b"lags", "latest_at", b"latest_at", "longest_lag_seconds", b"longest_lag_seconds", "not_understood", b"not_understood", "rejections", b"rejections", "size", b"size", "submissions", b"submissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

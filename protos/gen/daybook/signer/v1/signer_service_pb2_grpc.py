@@ -84,6 +84,8 @@ class SignerServiceServicer:
 
     def Remember(self, request, context):
         """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy.
+        FAILED_PRECONDITION where a note is of its mark's size with another root: the log key has signed two histories.
+        Both notes are in the trailing metadata, `first-bin` and `second-bin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

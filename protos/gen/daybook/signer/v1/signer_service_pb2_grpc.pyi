@@ -42,7 +42,10 @@ class SignerServiceStub:
     Confirm: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmRequest, _signer_service_pb2.ConfirmResponse]
     """Takes note that a quorum of witnesses has confirmed the marks: they hold nothing larger and nothing different."""
     Remember: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.RememberRequest, _signer_service_pb2.RememberResponse]
-    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
+    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy.
+    FAILED_PRECONDITION where a note is of its mark's size with another root: the log key has signed two histories.
+    Both notes are in the trailing metadata, `first-bin` and `second-bin`.
+    """
 
 @_typing.type_check_only
 class SignerServiceAsyncStub(SignerServiceStub):
@@ -56,7 +59,10 @@ class SignerServiceAsyncStub(SignerServiceStub):
     Confirm: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmRequest, _signer_service_pb2.ConfirmResponse]  # type: ignore[assignment]
     """Takes note that a quorum of witnesses has confirmed the marks: they hold nothing larger and nothing different."""
     Remember: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.RememberRequest, _signer_service_pb2.RememberResponse]  # type: ignore[assignment]
-    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
+    """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy.
+    FAILED_PRECONDITION where a note is of its mark's size with another root: the log key has signed two histories.
+    Both notes are in the trailing metadata, `first-bin` and `second-bin`.
+    """
 
 class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs checkpoints of committed heads, and nothing that does not extend what it has signed before."""
@@ -91,6 +97,9 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _signer_service_pb2.RememberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_signer_service_pb2.RememberResponse, _abc.Awaitable[_signer_service_pb2.RememberResponse]]:
-        """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy."""
+        """Raises marks to what the signer has signed and does not remember: its marks are those of an older copy.
+        FAILED_PRECONDITION where a note is of its mark's size with another root: the log key has signed two histories.
+        Both notes are in the trailing metadata, `first-bin` and `second-bin`.
+        """
 
 def add_SignerServiceServicer_to_server(servicer: SignerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
