@@ -230,13 +230,12 @@ def truncated(place: str, end_offset: int, done: int) -> TruncatedError:
     )
 
 
-def beheaded(place: str, begin: int) -> TruncatedError:
-    """Return the error that says that the first messages of a partition are gone."""
+def beheaded(place: str, begin: int, done: int) -> TruncatedError:
+    """Return the error that says that messages of a partition are gone which were not appended yet."""
     return TruncatedError(
-        f"{place} begins at offset {begin}: the messages before it were deleted, and the topic is the history. "
-        "Nothing is appended. Restore the topic from a copy; or export the ledger from the database (daybook "
-        "export --from-database), import it into new topics, and rebuild from these. And find out who or what "
-        "deletes from the topic"
+        f"{place} begins at offset {begin}; messages up to {done - 1} were appended. Those between were "
+        "deleted before they were: nothing is appended. Restore the topic from a copy, and find out who or "
+        "what deletes from it"
     )
 
 

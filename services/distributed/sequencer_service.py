@@ -190,7 +190,6 @@ class Sequencer:
             ends = await self._reader.ends(self._topic)
             if not assigned <= ends.keys():
                 raise OSError(f"Kafka tells of no topic {self._topic} with partitions {sorted(assigned)}")
-            await self._check_beginnings()
             opened = await asyncio.gather(*(self._open(partition, ends) for partition in sorted(assigned)))
             for partition, at_work in zip(sorted(assigned), opened, strict=True):
                 self._at_work[partition] = at_work
@@ -212,12 +211,6 @@ class Sequencer:
         writer.check(ends[partition], before)
         self._metrics.epoch.labels(partition).set(writer.position.epoch)
         return Sequencing(writer, lane, self._client, self._fetching(partition), self._metrics)
-
-    async def _check_beginnings(self) -> None:
-        """Raise TruncatedError where a partition has lost its first messages."""
-        for partition, begin in (await self._reader.begins(self._topic)).items():
-            if begin != 0:
-                raise beheaded(f"{SUBMISSIONS}/{partition}", begin)
 
     async def _message(self, partition: int, offset: int) -> LogMessage | None:
         try:
@@ -279,7 +272,7 @@ class Sequencer:
     async def watch(self) -> None:
         """Measure the lag, sound alarms at the end of a partition, and end the process where nothing moves.
 
-        Raises StalledError; TruncatedError where the topic ends before what was done or has lost its beginning,
+        Raises StalledError; TruncatedError where the topic ends before what was done, or begins behind it;
         OSError where it is gone.
         """
         while True:
@@ -295,7 +288,7 @@ class Sequencer:
             for partition, done in reached.items():
                 if ends.get(partition, done) < done:
                     raise truncated(f"{SUBMISSIONS}/{partition}", ends[partition], done)
-            await self._check_beginnings()
+            begins = await self._reader.begins(self._topic)
             now = time.monotonic()
             for partition in assigned & ends.keys():
                 end = ends[partition]
@@ -304,7 +297,10 @@ class Sequencer:
                 if at_work is not None and lag is not None:
                     self._metrics.lag.labels(partition).set(max(lag, 0))
                     self._metrics.waiting.labels(partition).set(at_work.waiting is not None)
-                    self._sound_alarm(partition, _alarm(at_work, at_the_end=lag <= 0))
+                    begin = begins.get(partition, 0)
+                    if begin > at_work.done:
+                        raise beheaded(f"{SUBMISSIONS}/{partition}", begin, at_work.done)
+                    self._sound_alarm(partition, _alarm(at_work, begin, at_the_end=lag <= 0))
                     if lag <= 0 or at_work.waiting is not None:
                         # What waits for the governing register is not helped by a new start.
                         at_work.moved_at = now
@@ -360,7 +356,7 @@ def _stalled(why: str) -> StalledError:
     return StalledError(why)
 
 
-def _alarm(at_work: Sequencing, *, at_the_end: bool) -> tuple[str, str] | None:
+def _alarm(at_work: Sequencing, begin: int, *, at_the_end: bool) -> tuple[str, str] | None:
     """Return the alarm that a partition gives: in a word, and in full; None where all is well."""
     behind, waiting = at_work.writer.heads.behind, at_work.waiting
     if behind and at_the_end:
@@ -375,5 +371,13 @@ def _alarm(at_work: Sequencing, *, at_the_end: bool) -> tuple[str, str] | None:
             f"{place.topic}/{place.partition}: message {place.next_offset} was judged at governing size "
             f"{waiting.governing_size}, which the governing register does not reach. It waits, and all behind "
             "it: registration states no size that was not signed. Who else writes to the topic?"
+        )
+    if begin:
+        place = at_work.writer.position
+        return "the topic has lost its beginning", (
+            f"{place.topic}/{place.partition} begins at offset {begin}: the messages before it were deleted. "
+            "The database has what came of them, and all goes on; but nobody can derive the ledger from the "
+            "topic any more. Find out who or what deletes from it, restore it from a copy, and keep backups of "
+            "the database meanwhile"
         )
     return None

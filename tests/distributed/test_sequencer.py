@@ -394,26 +394,49 @@ def ended(world: World, service: str = "sequencer", **settings: object) -> tuple
 
 @needs_kafka
 @pytest.mark.parametrize("running_already", [True, False])
-async def test_a_topic_that_lost_its_beginning_ends_the_process_with_status_one(
+async def test_a_topic_that_lost_its_beginning_is_an_alarm(
     world: World, signer: ServiceProcess, *, running_already: bool
 ) -> None:
-    """The history is gone, to retention or by hand, and the ledger calls itself ready."""
-    await world.send(world.blocks)
+    """The history is gone, to retention or by hand, and nobody is told; or what comes then stands still."""
+    lost = partition_of(world.blocks[-1].register, PARTITIONS)
+    # The last message of the partition comes after the loss, and is appended.
+    *before, last = [block for block in world.blocks if partition_of(block.register, PARTITIONS) == lost]
+    await world.send([block for block in world.blocks if block is not last])
+    done = len(world.blocks) - 1
     with sequencer(world) as process:
-        await world.until_all()
-        lost = partition_of(world.blocks[-1].register, PARTITIONS)
+        await world.until(has_done(done), f"{done} messages are done")
         if running_already:
             await world.lose_before(lost, 1)
-            assert await asyncio.to_thread(process.process.wait, 60) == 1
-            assert process.process.stdout is not None
-            said = await asyncio.to_thread(process.process.stdout.read)
+            await until(lambda: bool(process.standing()["alarms"]))
         else:
             assert process.terminate() == 0
     if not running_already:
         await world.lose_before(lost, 1)
-        status, said = ended(world)
-        assert status == 1
-    assert f"{SUBMISSIONS}/{lost} begins at offset 1" in said
+    with sequencer(world) as process:
+        await world.send([last])
+        await world.until(has_done(done + 1), "the last message is done")
+        await until(lambda: bool(process.standing()["alarms"]))
+        standing = process.standing()
+        assert not standing["ready"]
+        (alarm,) = standing["alarms"]
+        assert f"{SUBMISSIONS}/{lost} begins at offset 1: the messages before it were deleted" in alarm
+        assert len(before) > 1
+        # An alarm that stands is told once more in the end.
+        assert process.terminate() == 1
+
+
+@needs_kafka
+async def test_messages_lost_before_they_were_done_end_the_process_with_status_one(
+    world: World, signer: ServiceProcess
+) -> None:
+    """What was acknowledged is deleted from the topic, and the ledger goes on beyond it."""
+    lost = partition_of(world.blocks[-1].register, PARTITIONS)
+    await world.send(world.blocks)
+    count = sum(partition_of(block.register, PARTITIONS) == lost for block in world.blocks)
+    await world.lose_before(lost, count - 1)
+    status, said = ended(world)
+    assert status == 1
+    assert f"{SUBMISSIONS}/{lost}" in said
 
 
 @needs_kafka
