@@ -173,7 +173,8 @@ def _faults(settings: Mapping[str, str], copies: int) -> list[str]:
     ]
     if int(settings[_MAX_MESSAGE_BYTES]) < MAX_MESSAGE:
         faults.append(f"{_MAX_MESSAGE_BYTES}={settings[_MAX_MESSAGE_BYTES]} and not {MAX_MESSAGE} or more")
-    if fault := _fault_of_copies(copies, int(settings[_IN_SYNC])):
+    # A broker that does not tell of it may have one copy only.
+    if fault := _fault_of_copies(copies, int(settings.get(_IN_SYNC, "1"))):
         faults.append(fault)
     return faults
 

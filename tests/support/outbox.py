@@ -129,7 +129,9 @@ def service(ground: Ground, name: str, *options: str, **settings: object) -> Ite
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert line, f"{name} ended with {process.wait(30)}: {log.read_text()[-3000:]}"
+        if not line.startswith('{"ready"'):
+            said = line + process.stdout.read() + log.read_text()[-3000:]
+            raise AssertionError(f"{name} ended with {process.wait(30)}: {said}")
         yield Process(process, json.loads(line), log)
     finally:
         process.kill()
