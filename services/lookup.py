@@ -8,6 +8,7 @@ from daybook.audit.v1.audit_service_pb2 import GetInclusionProofRequest, GetTime
 from daybook.registration.v1.registration_service_pb2 import GetReceiptRequest
 from daybook.submission.v1.submission_pb2 import RecordVersion
 
+from ledger.canonical import MAX_INTEGER
 from ledger.errors import Reason, RejectedError, Violation
 from ledger.store import Store
 from ledger.values import is_uuid
@@ -40,9 +41,10 @@ def _find_record(store: Store, register: str, record: RecordVersion, size: int) 
         raise invalid("record.record_id", "not a uuid, lowercase with hyphens")
     if record.version == 0:
         raise invalid("record.version", "versions count from 1")
-    for at in store.versions(register, [(UUID(record.record_id).bytes, record.version)]):
-        if at.index < size:
-            return at.index
+    if record.version <= MAX_INTEGER:
+        for at in store.versions(register, [(UUID(record.record_id).bytes, record.version)]):
+            if at.index < size:
+                return at.index
     raise RejectedError(
         Reason.RECORD_UNKNOWN,
         f"register {register!r} has no version {record.version} of record {record.record_id}",

@@ -8,7 +8,6 @@ next start opens it again and verifies its right edge.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from ledger.errors import RejectedError, SplitViewError
 from services.anchoring import Anchorer
 from services.audit import AuditServicer
+from services.collecting import collect_seldom
 from services.compose import Embedded
 from services.governance import GovernanceServicer
 from services.grpc_server import MAX_MESSAGE, GrpcServer, grpc_server, server_credentials
@@ -108,11 +108,7 @@ async def serve(
             anchoring = asyncio.create_task(_anchor(opened, anchorer))
             await started(http, serving)
             http_host, http_port = http_socket.getsockname()[:2]
-            # What is here now stays; and batches make many small objects that are garbage soon after, without
-            # cycles: to look through them at every 700 costs more than anything found.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 50)
+            collect_seldom()
             readiness.ready()
             ready(Addresses(calls.address, f"{http_host}:{http_port}"))
             asked = asyncio.create_task(stop.asked.wait())

@@ -16,6 +16,7 @@ import uvloop
 from services.cli.brokers import reaching_kafka
 from services.cli.logs import configure_logs
 from services.cli.reporting import JsonOption, UsageError, expected_failures
+from services.collecting import collect_seldom
 from services.distributed.settings import distributed_settings, signer_settings
 
 
@@ -67,6 +68,7 @@ def run(
         module = importlib.import_module(_MODULES[service])
 
         def ready(addresses: Mapping[str, str]) -> None:
+            collect_seldom()
             told: dict[str, Any] = {"service": service.value, "origin": settings.origin, **addresses}
             if as_json:
                 typer.echo(json.dumps({"ready": True, **told}))

@@ -16,7 +16,7 @@ from faust.types import TP
 
 from services.distributed.faust_app import PatientConsumer, PatientThread
 
-FETCH_WAIT: Final = 50
+FETCH_WAIT: Final = 200
 """Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
 
 Positions = Callable[[], Mapping[TP, int]]

@@ -22,6 +22,7 @@ from ledger.ledger import Ledger
 from ledger.rebuild import NoteChecker
 from ledger.store import Store
 from ledger.stores.postgres import PostgresStore
+from services.collecting import collect_seldom
 from services.distributed.log_errors import OtherTopicError, TruncatedError
 from services.distributed.log_notes import LoggedNotes, keep_logged_notes
 from services.distributed.log_reader import LogReader, log_reader
@@ -175,6 +176,7 @@ def _reached(store: PostgresStore, partitions: Iterable[int]) -> int:
 
 
 def _rebuild_in_process(settings: DistributedSettings, ends: LogEnds, partition: int) -> LoggedNotes:
+    collect_seldom()
     store = PostgresStore(settings.conninfo())
     try:
         return asyncio.run(_rebuild_one(settings, store, ends, partition, lambda _: None))
