@@ -234,7 +234,11 @@ class Ledger(LedgerView):
         """Begin a turn. Only one may be under way."""
         return Turn(self, self._store, self._edges, self._fold)
 
-    def _committed(self, edges: Mapping[str, Edge], state: Fold, anchored: Sequence[Anchored]) -> None:
+    def _committed(
+        self, batches: Sequence[Batch], edges: Mapping[str, Edge], state: Fold, anchored: Sequence[Anchored]
+    ) -> None:
+        for batch in batches:
+            self._cache.put(batch.register, batch.tiles)
         # A register that was opened here may be another writer's from now on.
         self._edges |= {name: edge for name, edge in edges.items() if self._mine(name)}
         self._fold = state
@@ -483,7 +487,7 @@ class FinishedTurn:
         (write or self._store.commit)(self._batches)
         # A crash above leaves nothing: whoever waits is not answered, and asks again. A crash below loses
         # nothing: the same submission is then known.
-        self._ledger._committed(self._edges, self._fold, self._anchored)
+        self._ledger._committed(self._batches, self._edges, self._fold, self._anchored)
         return self.growths
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from ledger.errors import Reason, RejectedError, StoreError
 from ledger.hashing import HASH_SIZE, Hash, node_hash, node_hashes, split_hashes
 from ledger.proofs import Plan, compute, nodes_of, plan_consistency, plan_inclusion, plan_range
-from ledger.store import Store
+from ledger.store import Store, StoredTile
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, encode_bundle, implied_width, tile_of
 from ledger.tree import Node, compact_range, root_of
 
@@ -97,6 +97,20 @@ class TileCache:
                 found[key] = _leafy(hashes[: widths[key]], before)
             self._keep({key: found[key] for key in missing})
         return [found[key] for key in keys]
+
+    def put(self, register: str, tiles: Iterable[StoredTile]) -> None:
+        """Take in tiles as a commit has left them, of each level the first and the last.
+
+        Those are what proves that the commit extends what was before it.
+        """
+        edges: dict[tuple[int, bool], StoredTile] = {}
+        for tile in tiles:
+            edges.setdefault((tile.level, False), tile)
+            edges[tile.level, True] = tile
+        data = {(register, tile.level, tile.index): tile.data for tile in edges.values()}
+        with self._lock:
+            before = {key: self._tiles.get(key, _NO_LEAFY) for key in data}
+        self._keep({key: _leafy(hashes, before[key]) for key, hashes in data.items()})
 
     def _keep(self, tiles: Mapping[tuple[str, int, int], _Leafy]) -> None:
         with self._lock:

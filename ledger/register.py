@@ -115,8 +115,9 @@ class Draft:
         """Read, in a few queries, what the store knows of these submissions and records."""
         if self._expected is None:
             return
-        self._known.update(self._store.submissions(self._register, list(submission_ids)))
-        for record_id, versions in registered_now(self._store, self._register, headers).items():
+        there = self._store.look_up(self._register, list(submission_ids), list(named(headers)))
+        self._known.update(there.runs)
+        for record_id, versions in registered(self._store, self._register, headers, there.latest).items():
             self._stored.setdefault(record_id, {}).update(versions)
 
     def run_of(self, submission_id: bytes) -> Run | None:
@@ -189,15 +190,19 @@ class Draft:
         return batch, Edge(after, extension.after, tails, self.governing_size), extension
 
 
-def registered_now(
-    store: Store, register: str, headers: Collection[Header]
+def named(headers: Iterable[Header]) -> dict[bytes, str]:
+    """Return the ids of the records named: their text, by the bytes by which stores know them."""
+    return {record_key(header): header.record_id for header in headers}
+
+
+def registered(
+    store: Store, register: str, headers: Collection[Header], last: Sequence[RecordAt]
 ) -> Mapping[str, Mapping[int, Earlier]]:
-    """Return, of the records named, the latest version that a store holds and those that they are.
+    """Return, of the records named, their latest versions, which the store has told, and those that they are.
 
     A record may have any number of versions: what this costs does not depend on it.
     """
-    named = {record_key(header): header.record_id for header in headers}
-    rows = store.latest_versions(register, list(named))
+    rows, ids = list(last), named(headers)
     latest = {at.record_id: at.version for at in rows}
     earlier = [
         (record_key(one), one.version) for one in headers if one.version < latest.get(record_key(one), 0)
@@ -210,7 +215,7 @@ def registered_now(
         if at.index not in entries:
             raise StoreError(f"{register}: entry {at.index} is missing")
         record = entries[at.index].partition(b"\n")[2]
-        found.setdefault(named[at.record_id], {})[at.version] = Earlier(read_header(record), record, at.index)
+        found.setdefault(ids[at.record_id], {})[at.version] = Earlier(read_header(record), record, at.index)
     return found
 
 

@@ -104,6 +104,19 @@ class Batch:
     rejections: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
 
 
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What a store holds of some submissions and records.
+
+    `latest` are the latest versions of the records, `rejections` the indices of the latest rejections of the
+    submissions, which only a store of the distributed mode keeps, and `runs` where the submissions stand.
+    """
+
+    latest: Sequence[RecordAt]
+    rejections: Mapping[bytes, int]
+    runs: Mapping[bytes, Run]
+
+
 class Store(Protocol):
     """One writer, any number of readers, in any threads.
 
@@ -134,6 +147,13 @@ class Store(Protocol):
 
     def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
         """Return the latest version of each of these records that the register holds, in any order."""
+        ...
+
+    def look_up(self, register: str, submission_ids: Sequence[bytes], record_ids: Sequence[bytes]) -> LookedUp:
+        """Return what is known of these submissions and records, in one question.
+
+        A commit may come in between: what a submission has registered is seen no later than the submission.
+        """
         ...
 
     def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ledger.errors import ConflictError, StoreError
 from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, LookedUp, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 
 _BEYOND: Final = 1 << 40
 """A size that no register reaches."""
@@ -76,6 +76,11 @@ class MemoryStore:
             held = self._held(register).records
             found = [(key, held[key], max(held[key])) for key in dict.fromkeys(record_ids) if key in held]
             return [RecordAt(key, last, versions[last]) for key, versions, last in found]
+
+    def look_up(self, register: str, submission_ids: Sequence[bytes], record_ids: Sequence[bytes]) -> LookedUp:
+        """Return what is known of these submissions and records; it keeps no rejections."""
+        latest = self.latest_versions(register, record_ids)
+        return LookedUp(latest, {}, self.submissions(register, submission_ids))
 
     def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
         """Return those of the versions, by (record_id, version), that the register holds, in any order."""

@@ -34,7 +34,7 @@ from ledger.event_log import (
 )
 from ledger.hashing import HASH_SIZE, Hash
 from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, LookedUp, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 from ledger.stores.postgres_schema import (
     APPLICATION_ROLE,
     READER_ROLE,
@@ -89,6 +89,13 @@ _DEFAULTS: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+
+_PLANNING: Final = """
+SET jit = off; SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
+"""
+"""Every statement finds what it needs by key. So it is planned once, since that costs more than most of them
+do, and by index, however small the tables were then."""
 
 _MOVE_HEADS: Final = """
 UPDATE register SET size = moved.size, root = moved.root
@@ -186,6 +193,9 @@ _HOLD: Final = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
 """What every commit to a partition begins with: whose it is can be looked up, as of a locked row it cannot."""
 
 _PATIENTLY: Final = "SET LOCAL lock_timeout = '2s'"
+
+_UNHURRIED: Final = "SET LOCAL synchronous_commit = off"
+"""For a transaction that can be made again from what is durable."""
 
 _END_HOLDER: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
@@ -353,6 +363,7 @@ class PostgresStore:
         if synchronous == "off":
             # A commit is durable when it returns, whatever the server does for others.
             connection.execute("SET synchronous_commit = on")
+        connection.execute(_PLANNING)
         return connection
 
     def _bears(self) -> float | None:
@@ -362,6 +373,7 @@ class PostgresStore:
         assert isinstance(connection, _Impatient)  # noqa: S101 - of the pool's class
         connection.bears = self._bears
         connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        connection.execute(_PLANNING)
 
     # Reading.
 
@@ -439,6 +451,33 @@ class PostgresStore:
         """Return the latest version of each of these records that the register holds, in any order."""
         rows = self._rows(_LATEST_VERSIONS, (list(dict.fromkeys(record_ids)), self._number(register)))
         return [RecordAt(*row) for row in rows]
+
+    def look_up(self, register: str, submission_ids: Sequence[bytes], record_ids: Sequence[bytes]) -> LookedUp:
+        """Return what is known of these submissions and records, by one round trip.
+
+        A commit may come in between: what a submission has registered is seen no later than the submission.
+        """
+        number, ids = self._number(register), list(dict.fromkeys(submission_ids))
+
+        def ask(cursor: Cursor[Any]) -> _Rows:
+            connection = cursor.connection
+            with connection.pipeline():
+                asked = [
+                    connection.cursor(binary=True).execute(statement, (keys, number))
+                    for statement, keys in (
+                        (_LATEST_VERSIONS, list(dict.fromkeys(record_ids))),
+                        (_REJECTIONS, ids),
+                        (_SUBMISSIONS, ids),
+                    )
+                ]
+            return [each.fetchall() for each in asked]
+
+        latest, rejections, runs = self._read(ask)
+        return LookedUp(
+            [RecordAt(*row) for row in latest],
+            dict(rejections),
+            {key: Run(first, count) for key, first, count in runs},
+        )
 
     def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
         """Return those of the versions, by (record_id, version), that the register holds, in any order."""
@@ -700,7 +739,10 @@ class PostgresStore:
             return Position(topic, partition, *held)
 
     def publish_notes(self, notes: Mapping[str, StoredNote]) -> None:
-        """Keep newly signed notes, by register, and let their outbox rows be sent. Durable on return."""
+        """Keep newly signed notes, by register, and let their outbox rows be sent.
+
+        They may be lost with a server that dies soon: then the heads are signed again, with the same notes.
+        """
         if not notes:
             return
         numbers = [self._number(register) for register in notes]
@@ -709,6 +751,7 @@ class PostgresStore:
         with self._transaction() as writer:
             with writer.pipeline():
                 writer.execute(_BEGIN)
+                writer.execute(_UNHURRIED)
                 _keep_notes(
                     writer,
                     [

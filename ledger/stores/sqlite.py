@@ -16,7 +16,7 @@ from typing import Any, Final
 from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
 from ledger.hashing import Hash
 from ledger.notes import SignatureLine
-from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
+from ledger.store import Batch, Cosigned, Head, LookedUp, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 from ledger.tiles import decode_entries, decode_one, encode_bundle
 
 APPLICATION_ID: Final = 0x64627931  # "dby1"
@@ -243,6 +243,11 @@ class SqliteStore:
         )
         rows = self._select(statement, (self._number(register),), record_ids)
         return [RecordAt(key, version, index) for key, version, index in rows]
+
+    def look_up(self, register: str, submission_ids: Sequence[bytes], record_ids: Sequence[bytes]) -> LookedUp:
+        """Return what is known of these submissions and records; it keeps no rejections."""
+        latest = self.latest_versions(register, record_ids)
+        return LookedUp(latest, {}, self.submissions(register, submission_ids))
 
     def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
         """Return those of the versions, by (record_id, version), that the register holds, in any order."""

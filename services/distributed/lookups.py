@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ledger.admission import Candidate
 from ledger.event_log import LogStore
-from ledger.register import registered_now
+from ledger.register import named, registered
 from ledger.rules import Registered
 from ledger.store import Run
 
@@ -78,12 +78,9 @@ class Lookups:
     def _look(self, register: str, candidates: Sequence[Candidate]) -> list[Held]:
         keys = [bytes.fromhex(candidate.submission.submission_id) for candidate in candidates]
         headers = [header for candidate in candidates for header in candidate.headers]
-        # A commit may come in between: what is registered by a submission is seen no later than the submission,
-        # which would else be refused because of itself.
-        registered = registered_now(self._store, register, headers)
-        rejections = self._store.rejection(register, keys)
-        runs = self._store.submissions(register, keys)
-        return [Held(runs.get(key), rejections.get(key, -1), registered) for key in keys]
+        there = self._store.look_up(register, keys, list(named(headers)))
+        known = registered(self._store, register, headers, there.latest)
+        return [Held(there.runs.get(key), there.rejections.get(key, -1), known) for key in keys]
 
     def close(self) -> None:
         """End the thread, after its last question."""

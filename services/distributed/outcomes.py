@@ -21,8 +21,10 @@ from ledger.event_log import LogStore
 from ledger.governing_types import SubmissionRejected
 from ledger.hashing import Hash
 from ledger.ledger import LedgerView
+from ledger.proofs import nodes_of, plan_range
 from ledger.records import parse_record
 from ledger.store import Run
+from ledger.tree import Node
 from services.published import Published, SignedCheckpoint
 from services.submissions import Accepted, LostRace
 
@@ -179,6 +181,11 @@ class Outcomes:
         runs = self._store.submissions(register, keys)
         without = [key for key in keys if key not in runs]
         rejections = self._store.rejection(register, without) if without else {}
+        covered = [run for run in runs.values() if run.first + run.count <= latest.size]
+        # All tiles are read at once; then every proof finds its own in the cache.
+        self._view.reader(register).nodes(
+            [node for run in covered for node in _needed(run, latest.size)], latest.size
+        )
         found: list[Accepted | LostRace | None] = []
         for sent, key in zip(asked, keys, strict=True):
             run, rejected = runs.get(key), rejections.get(key, -1)
@@ -247,6 +254,11 @@ class Outcomes:
             record.rejected.position if record.rejected else None,
             (existing.index, bytes.fromhex(existing.sha256)) if existing else None,
         )
+
+
+def _needed(run: Run, size: int) -> tuple[Node, ...]:
+    """Return the nodes that tell whether a run is of the message that was sent, and prove it."""
+    return (0, run.first), *nodes_of(plan_range(run.first, run.first + run.count, size))
 
 
 def _settle(waiting: _Waiting, outcome: Accepted | LostRace | None) -> None:

@@ -40,6 +40,8 @@ _JVM: Final = (
     "-Xms128m",
     "-Xmx512m",
     "-XX:+UseSerialGC",
+    # It lives for minutes: to compile what it does a second time, and better, costs a core for most of them.
+    "-XX:TieredStopAtLevel=1",
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -431,6 +431,29 @@ def test_an_exception_in_the_middle_leaves_nothing(
     store.commit_log([batch(REGISTER, None, 3)], step(start, REGISTER, 3, 0))
 
 
+def test_a_submission_is_not_held_against_itself(store: PostgresStore, fresh_database: str) -> None:
+    """False if what is sent twice at once could be refused as registered already, by itself."""
+    store.commit([batch(REGISTER, None, 0)])
+    asked = ([name_of(0)], [name_of(0)[:16]])
+    with psycopg.connect(fresh_database) as between, ThreadPoolExecutor(1) as thread:
+        # Whoever looks has asked for the records, and now waits to ask for the rest.
+        between.execute("LOCK TABLE rejection IN ACCESS EXCLUSIVE MODE")
+        looking = thread.submit(store.look_up, REGISTER, *asked)
+        until_locked(fresh_database)
+        store.commit([batch(REGISTER, 0, 1)])
+        between.rollback()
+        found = looking.result()
+    assert found.latest == []
+    assert found.runs.keys() == {name_of(0)}
+
+
+def until_locked(database: str) -> None:
+    """Wait until somebody waits for a lock."""
+    with psycopg.connect(database, autocommit=True) as looker:
+        while not looker.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            pass
+
+
 def test_a_commit_is_durable_whatever_the_server_does_for_others(database: str) -> None:
     """False if a database that was set to lose its last commits lost ours."""
     with psycopg.connect(database, autocommit=True) as owner:

@@ -330,8 +330,11 @@ async def test_two_replicas_that_are_given_the_same_at_once_answer_the_same(
     async with ledger.registration() as other:
         ledger.going.clear()
         submission = signed(0, 1)
-        both = [asyncio.create_task(one.register(submission, WAIT_FOR_SEQUENCED)) for one in (replica, other)]
-        await ledger.until_messages(2)
+        both = []
+        for one in (replica, other):
+            both.append(asyncio.create_task(one.register(submission, WAIT_FOR_SEQUENCED)))
+            # In the same millisecond both would make the same entries, and neither would be known to the other.
+            await ledger.until_messages(len(both))
         ledger.going.set()
         answers = [await one for one in both]
     assert [type(one) for one in ledger.outcomes] == [Appended, Known]

@@ -20,6 +20,7 @@ from ledger.store import (
     Batch,
     Cosigned,
     Head,
+    LookedUp,
     NewCosignatures,
     RecordAt,
     Run,
@@ -104,6 +105,7 @@ def test_a_register_that_is_not_there_is_a_store_error(store: Store) -> None:
         lambda: store.submissions(REGISTER, [bytes(32)]),
         lambda: store.versions(REGISTER, [(bytes(16), 1)]),
         lambda: store.latest_versions(REGISTER, [bytes(16)]),
+        lambda: store.look_up(REGISTER, [bytes(32)], [bytes(16)]),
         lambda: store.entries_at(REGISTER, [0]),
         lambda: store.note(REGISTER, 0),
         lambda: list(store.notes(REGISTER, 0, 1)),
@@ -211,6 +213,23 @@ def test_versions_of_a_record_are_found_by_themselves(store: Store) -> None:
     assert sorted(found, key=lambda at: at.version) == [many[0], many[6], many[58]]
     assert store.latest_versions(REGISTER, [bytes(16), bytes(16)]) == [many[58]]
     assert sorted(store.all_records(REGISTER), key=lambda at: at.version) == many
+
+
+def test_one_question_tells_what_several_would(store: Store) -> None:
+    """False if what is looked up before a submission is judged were not what the store holds."""
+    grow(store, REGISTER, 70)
+    grow(store, OTHER, 5)
+    ids = [name_of(index) for index in (3, 69, 3, 70, 4_000)]
+    record_ids = [name[:16] for name in ids]
+    found = store.look_up(REGISTER, ids, record_ids)
+    assert found.runs == store.submissions(REGISTER, ids)
+    assert found.runs.keys() == {name_of(3), name_of(69)}
+    assert sorted(found.latest, key=lambda at: at.index) == [
+        RecordAt(name_of(index)[:16], 1, index) for index in (3, 69)
+    ]
+    assert found.rejections == {}
+    assert store.look_up(OTHER, ids, record_ids).runs.keys() == {name_of(3)}
+    assert store.look_up(REGISTER, [], []) == LookedUp([], {}, {})
 
 
 def test_registers_do_not_mix(store: Store) -> None:

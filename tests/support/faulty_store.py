@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ledger.errors import StorageFullError, StoreError
-from ledger.store import Batch, Cosigned, Head, NewCosignatures, RecordAt, Run, Store, StoredNote, StoredTile
+from ledger.store import (
+    Batch,
+    Cosigned,
+    Head,
+    LookedUp,
+    NewCosignatures,
+    RecordAt,
+    Run,
+    Store,
+    StoredNote,
+    StoredTile,
+)
 
 T = TypeVar("T")
 
@@ -79,6 +90,9 @@ class FaultyStore:
 
     def latest_versions(self, register: str, record_ids: Sequence[bytes]) -> list[RecordAt]:
         return self._call(lambda: self.inner.latest_versions(register, record_ids))
+
+    def look_up(self, register: str, submission_ids: Sequence[bytes], record_ids: Sequence[bytes]) -> LookedUp:
+        return self._call(lambda: self.inner.look_up(register, submission_ids, record_ids))
 
     def versions(self, register: str, wanted: Sequence[tuple[bytes, int]]) -> list[RecordAt]:
         return self._call(lambda: self.inner.versions(register, wanted))
