@@ -23,10 +23,12 @@ from ledger.governing_types import (
 )
 from ledger.notes import VerifierKey
 from ledger.record_types import (
+    MAX_VOIDED,
     Decision,
     DecisionCorrected,
     DecisionRegistered,
     Recorded,
+    ReferenceVoided,
     ReturnFiled,
 )
 from ledger.shapes import shown
@@ -151,15 +153,33 @@ def _target(target: Mapping[str, Any], path: str) -> Faults:
                 yield _fault(f"{path}.{name}", "is required, or a uri instead")
 
 
-def _previous(value: Mapping[str, Any]) -> Faults:
+def _return_versions(value: Mapping[str, Any]) -> Faults:
+    yield from _from_version_2(value, "previous", "reason")
+
+
+def _void_versions(value: Mapping[str, Any]) -> Faults:
+    yield from _from_version_2(value, "previous")
+    if value.get("version") == 1 and "taken_back" in value:
+        yield _fault("taken_back", "stands from version 2")
+
+
+def _from_version_2(value: Mapping[str, Any], *names: str) -> Faults:
     version = value.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         return
-    for name in ("previous", "reason"):
+    for name in names:
         if version == 1 and name in value:
             yield _fault(name, "stands from version 2")
         elif version > 1 and name not in value:
             yield _fault(name, "is required from version 2")
+
+
+def _voided_numbers(value: Mapping[str, Any]) -> Faults:
+    first, last = value.get("first"), value.get("last")
+    if not isinstance(first, int) or not isinstance(last, int):
+        return
+    if not first <= last < first + MAX_VOIDED:
+        yield _fault("last", f"must be from `first` on, and end a run of at most {MAX_VOIDED} numbers")
 
 
 def _counted(value: Mapping[str, Any]) -> Faults:
@@ -239,7 +259,8 @@ def _note_size(value: Mapping[str, Any]) -> Faults:
 _RULES: Final[Mapping[type[Recorded], tuple[Callable[[Mapping[str, Any]], Faults], ...]]] = {
     DecisionRegistered: (_one_target,),
     DecisionCorrected: (_one_target,),
-    ReturnFiled: (_previous, _counted),
+    ReturnFiled: (_return_versions, _counted),
+    ReferenceVoided: (_void_versions, _voided_numbers),
     LedgerOpened: (_governance, _own_keys),
     GovernanceChanged: (_governance,),
     RegisterOpened: (_openable,),

@@ -1,4 +1,4 @@
-"""The types of records that departments submit: decisions and returns (formats.md, section 3).
+"""The types of records that departments submit: decisions, returns and voids (formats.md, section 3).
 
 Members stand in the order of canonical JSON. An absent member is None. What one member asks of another is in
 `record_rules`; what may be withheld, and under which type an opened value is judged, in `WITHHOLDABLE`.
@@ -43,6 +43,9 @@ Description = Annotated[str, Meta(min_length=1, max_length=8_000), MULTILINE]
 Lines = Annotated[tuple[Line, ...], Meta(min_length=1)]
 Withheld = Annotated[Mapping[str, Sha256], Meta(min_length=1)]
 AfterOne = Annotated[int, Meta(ge=2, le=MAX_UINT)]
+
+MAX_VOIDED: Final = 1_000
+"""Reference numbers of one void."""
 
 _NO_PATHS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -326,5 +329,24 @@ class ReturnFiled(Recorded, frozen=True, kw_only=True):
     signatory: Officer
     statement: Text | None = None
     type: Literal["return.filed/1"]
+    version: FromOne
+    withheld: Withheld | None = None
+
+
+class ReferenceVoided(Recorded, frozen=True, kw_only=True):
+    """The department's signed statement that reference numbers of a series were not used, and why."""
+
+    WITHHOLDABLE: ClassVar[Mapping[str, Any]] = MappingProxyType({"signatory.name": Line})
+
+    first: FromOne
+    last: FromOne
+    previous: Previous | None = None
+    reason: Text
+    record_id: Uuid
+    register: Register
+    series: Series
+    signatory: Officer
+    taken_back: Literal[True] | None = None
+    type: Literal["reference.voided/1"]
     version: FromOne
     withheld: Withheld | None = None

@@ -36,6 +36,7 @@ from ledger.record_types import (
     DecisionRegistered,
     DecisionWithdrawn,
     Recorded,
+    ReferenceVoided,
     ReturnFiled,
 )
 from ledger.shapes import join, shape_of, shown, spelling_of, texts_of
@@ -63,6 +64,7 @@ __all__ = [
     "NotUnderstood",
     "PolicyPublished",
     "Record",
+    "ReferenceVoided",
     "RegisterClosed",
     "RegisterOpened",
     "RestoreDeclared",
@@ -89,6 +91,7 @@ Record: TypeAlias = (
     | DecisionCorrected
     | DecisionWithdrawn
     | ReturnFiled
+    | ReferenceVoided
     | LedgerOpened
     | GovernanceChanged
     | RegisterOpened
@@ -114,7 +117,13 @@ KNOWN_TYPES: Final[Mapping[str, type[Record]]] = MappingProxyType(
 """Every record type that is defined, by its name."""
 
 DEPARTMENT_TYPES: Final = frozenset(
-    {"decision.registered/1", "decision.corrected/1", "decision.withdrawn/1", "return.filed/1"}
+    {
+        "decision.registered/1",
+        "decision.corrected/1",
+        "decision.withdrawn/1",
+        "reference.voided/1",
+        "return.filed/1",
+    }
 )
 """What departments submit, to their own registers."""
 
@@ -147,7 +156,6 @@ RESERVED: Final = frozenset(
         "grant.made/1",
         "grant.ended/1",
         "disposal.certified/1",
-        "reference.voided/1",
         "search.certified/1",
     }
 )
@@ -329,8 +337,8 @@ def _too_large(size: int) -> Violation:
 def check_place(record: Record, register: str) -> None:
     """Check that `record` may be submitted to `register` (formats.md, section 8).
 
-    Governing types stand only in `governing`, decisions and returns only in departments' registers, and what
-    the ledger writes is never submitted. Raises RejectedError: WRONG_REGISTER or UNKNOWN_TYPE.
+    Governing types stand only in `governing`, decisions, returns and voids only in departments' registers, and
+    what the ledger writes is never submitted. Raises RejectedError: WRONG_REGISTER or UNKNOWN_TYPE.
     """
     here = _submittable(register)
     if record.register == register and record.type in here:

@@ -150,7 +150,7 @@ _MEANING: Final = {
     Reason.PREVIOUS_UNKNOWN: "no version of the record is registered, so there is nothing to follow",
     Reason.RECORD_WITHDRAWN: "the record has been withdrawn",
     Reason.VERSION_CONFLICT: "the version does not follow the last one registered",
-    Reason.TYPE_CONFLICT: "a return cannot follow a decision, nor a decision a return",
+    Reason.TYPE_CONFLICT: "a decision, a return and a void cannot follow one another",
     Reason.PREVIOUS_MISMATCH: "`previous` is not the version and digest of the last one registered",
 }
 
@@ -189,15 +189,17 @@ def _judge(header: Header, record: bytes, known: Mapping[int, Earlier]) -> tuple
         return Reason.RECORD_WITHDRAWN, last
     if header.version != last.header.version + 1:
         return Reason.VERSION_CONFLICT, last
-    if _is_return(header) != _is_return(last.header):
+    if _kind(header) != _kind(last.header):
         return Reason.TYPE_CONFLICT, last
     if header.previous != Previous(last.header.version, last.sha256()):
         return Reason.PREVIOUS_MISMATCH, last
     return None
 
 
-def _is_return(header: Header) -> bool:
-    return header.type.startswith("return.")
+def _kind(header: Header) -> str:
+    """Return which records may follow one another: returns, voids of references, and all others."""
+    name = header.type.partition(".")[0]
+    return name if name in ("return", "reference") else "decision"
 
 
 def _registered_positions(

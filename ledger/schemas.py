@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ledger import base64
 from ledger.governing_types import KeyRevoked, PolicyPublished
-from ledger.record_types import Members, Recorded, ReturnFiled, Target
+from ledger.record_types import Members, Recorded, ReferenceVoided, ReturnFiled, Target
 from ledger.records import KNOWN_TYPES
 from ledger.shapes import Anything, Code, Digests, Integer, Items, Object, Shape, String, Truth, shape_of
 from ledger.values import FromOne, Key, Register, Sha256, Uint, Uuid
@@ -145,6 +145,11 @@ _DEMANDS: Final[Mapping[type[Members], Schema]] = {
         "if": {"properties": {"version": {"const": 1}}},
         "then": _none_of("previous", "reason"),
         "else": {"required": ["previous", "reason"]},
+    },
+    ReferenceVoided: {
+        "if": {"properties": {"version": {"const": 1}}},
+        "then": _none_of("previous", "taken_back"),
+        "else": {"required": ["previous"]},
     },
     KeyRevoked: {
         "dependentSchemas": {"suspected_from": {"properties": {"reason": {"const": "compromised"}}}},

@@ -187,7 +187,7 @@ TABLE: Final[Mapping[Reason, Row]] = {
     ),
     Reason.TYPE_CONFLICT: Row(
         _C.FAILED_PRECONDITION,
-        "A return cannot follow a decision under one record_id, nor a decision a return.",
+        "A decision, a return and a void cannot follow one another under one record_id.",
         f"BadRequest: the record; {_LAST}",
     ),
     Reason.PREVIOUS_MISMATCH: Row(

@@ -47,7 +47,14 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from ledger import canonical
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
-from ledger.record_types import DecisionCorrected, DecisionRegistered, DecisionWithdrawn, Members, ReturnFiled
+from ledger.record_types import (
+    DecisionCorrected,
+    DecisionRegistered,
+    DecisionWithdrawn,
+    Members,
+    ReferenceVoided,
+    ReturnFiled,
+)
 from ledger.records import uuid8
 
 DEFAULT_TYPE = "decision.registered/1"
@@ -98,7 +105,7 @@ def _paths(annotation: Any, path: str = "") -> Iterator[tuple[str, _Kind]]:
 
 PATHS: Mapping[str, _Kind] = dict(
     found
-    for record_type in (DecisionRegistered, DecisionCorrected, DecisionWithdrawn, ReturnFiled)
+    for record_type in (DecisionRegistered, DecisionCorrected, DecisionWithdrawn, ReturnFiled, ReferenceVoided)
     for found in _paths(record_type)
 )
 """Every path that a column may have, `*` for a list index, of the types that departments register."""

@@ -46,6 +46,7 @@ from tests.support.records import (
     decision,
     decision_bytes,
     period_return,
+    void,
     withdrawal,
 )
 from tests.support.vectors import VECTORS, load
@@ -362,6 +363,35 @@ AGAIN = {"previous": {"sha256": SHA, "version": 1}, "reason": "Counted again.", 
 def test_a_return_counts_or_is_nil(changes: dict[str, Any], fields: list[str]) -> None:
     """A return that did both would not be a statement; a wrong count is one, and is accepted."""
     assert faults(period_return(**changes)) == invalid(*fields)
+
+
+FOLLOWS = {"previous": {"sha256": SHA, "version": 1}, "version": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({}, []),
+        ({"last": 1124}, []),
+        ({"last": 1125}, ["last"]),
+        ({"last": 124}, ["last"]),
+        ({"first": 0}, ["first"]),
+        ({"reason": None}, ["reason"]),
+        ({"series": None}, ["series"]),
+        ({"signatory": None}, ["signatory"]),
+        ({"taken_back": True}, ["taken_back"]),
+        (FOLLOWS, []),
+        ({**FOLLOWS, "taken_back": True}, []),
+        ({**FOLLOWS, "taken_back": False}, ["taken_back"]),
+        ({**FOLLOWS, "previous": None}, ["previous"]),
+        ({**FOLLOWS, "version": 1}, ["previous"]),
+        ({"withheld": {"signatory.name": SHA}}, []),
+        ({"withheld": {"reason": SHA}}, ["withheld"]),
+    ],
+)
+def test_a_void_names_its_numbers_and_why(changes: dict[str, Any], fields: list[str]) -> None:
+    """A void without a reason, or of every number there is, would hide gaps instead of explaining them."""
+    assert faults(void(**changes)) == invalid(*fields)
 
 
 @pytest.mark.parametrize(

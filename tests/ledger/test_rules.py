@@ -61,6 +61,10 @@ UNRELATED = {"sha256": "0" * 64, "version": 1}
 FOLLOWING_RETURN = changed(
     RETURN, version=2, reason="Miscounted.", previous=records.following(FIRST)["previous"]
 )
+VOID = canonical.format(records.void())
+FOLLOWING_VOID = changed(
+    VOID, record_id=records.RECORD_ID, version=2, previous=records.following(FIRST)["previous"]
+)
 
 # For each: what is sent, what is registered, the reason, the position refused, the version that it met.
 REFUSED: dict[str, tuple[list[bytes], list[bytes], Reason, int, tuple[int, int | None] | None]] = {
@@ -86,6 +90,13 @@ REFUSED: dict[str, tuple[list[bytes], list[bytes], Reason, int, tuple[int, int |
     "a return after a decision": ([FOLLOWING_RETURN], [FIRST], Reason.TYPE_CONFLICT, 0, (1, 10)),
     "a decision after a return": (
         [changed(CORRECTED, previous=UNRELATED)], [RETURN], Reason.TYPE_CONFLICT, 0, (1, 10),
+    ),
+    "a void after a decision": ([FOLLOWING_VOID], [FIRST], Reason.TYPE_CONFLICT, 0, (1, 10)),
+    "a decision after a void": (
+        [changed(CORRECTED, record_id=records.record_id(2))], [VOID], Reason.TYPE_CONFLICT, 0, (1, 10),
+    ),
+    "a return after a void": (
+        [changed(FOLLOWING_RETURN, record_id=records.record_id(2))], [VOID], Reason.TYPE_CONFLICT, 0, (1, 10),
     ),
     "another digest": (
         [changed(CORRECTED, previous=UNRELATED)], [FIRST], Reason.PREVIOUS_MISMATCH, 0, (1, 10),

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from ledger import canonical, values
-from ledger.record_types import Decision, Recorded, ReturnFiled, Target
+from ledger.record_types import Decision, Recorded, ReferenceVoided, ReturnFiled, Target
 from ledger.records import DEPARTMENT_TYPES, KNOWN_TYPES
 from ledger.shapes import Code, Integer, Items, Object, Shape, String, Truth, shape_of
 from tests.support.vectors import VECTORS
@@ -55,6 +55,8 @@ def department_records(draw: Draw) -> dict[str, Any]:
     record: dict[str, Any] = _draw(draw, shape_of(record_type))
     if issubclass(record_type, ReturnFiled):
         _settle_return(draw, record)
+    if issubclass(record_type, ReferenceVoided):
+        _settle_void(record)
     for name in record_type.OWED:
         if name not in record:
             record[name] = "In clear"
@@ -113,6 +115,15 @@ def _settle_return(draw: Draw, record: dict[str, Any]) -> None:
     if record["version"] > 1:
         record["previous"] = {"sha256": "0" * 64, "version": record["version"] - 1}
         record["reason"] = "Counted\nagain"
+
+
+def _settle_void(record: dict[str, Any]) -> None:
+    record["last"] = record["first"] + 2
+    record.pop("previous", None)
+    if record["version"] > 1:
+        record["previous"] = {"sha256": "0" * 64, "version": record["version"] - 1}
+    else:
+        record.pop("taken_back", None)
 
 
 def _withhold(draw: Draw, record_type: type[Recorded], record: dict[str, Any]) -> None:

@@ -90,6 +90,24 @@ def period_return(*, register: str = REGISTER, **changes: Any) -> dict[str, Any]
     )
 
 
+def void(*, register: str = REGISTER, **changes: Any) -> dict[str, Any]:
+    """Return a `reference.voided/1` of one number with `changes`."""
+    return changed(
+        {
+            "first": 125,
+            "last": 125,
+            "reason": "The number was given to a draft that was never submitted.",
+            "record_id": record_id(2),
+            "register": register,
+            "series": "MD/2026",
+            "signatory": {"office": "private-office", "role": "private_secretary"},
+            "type": "reference.voided/1",
+            "version": 1,
+        },
+        changes,
+    )
+
+
 def following(previous: bytes) -> dict[str, Any]:
     """Return the members `version` and `previous` of the version after the record `previous`."""
     version = canonical.parse(previous)["version"]
