@@ -202,12 +202,16 @@ def _bounds(single: str) -> Partial:
 
 
 def _bounds_of_instant(instant: str) -> Partial:
-    days = date(int(instant[0:4]), int(instant[5:7]), int(instant[8:10])).toordinal() - _EPOCH_DAY
-    minute = days * 86_400 + int(instant[11:13]) * 3_600 + int(instant[14:16]) * 60
+    minute = _midnight(instant[:10]) + int(instant[11:13]) * 3_600 + int(instant[14:16]) * 60
     if instant[16] == "Z":
         return Partial(minute, minute + 59)
     exact = minute + int(instant[17:19])
     return Partial(exact, exact)
+
+
+@lru_cache(maxsize=4096)
+def _midnight(day: str) -> int:
+    return (date(int(day[0:4]), int(day[5:7]), int(day[8:10])).toordinal() - _EPOCH_DAY) * 86_400
 
 
 @lru_cache(maxsize=4096)

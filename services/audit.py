@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar, TypeVarTuple
@@ -30,8 +30,12 @@ from ledger.sealing import SealedCheckpoint
 from ledger.values import is_register
 from services.counting import LAG_DAYS, Summary, nothing_counted
 from services.directory import Listed, directory
+from services.evidence.exporting import Exporter
+from services.finding import Findings
+from services.found_pages import findings_response, place_after
 from services.interceptors import Context
 from services.lookup import find_entry, invalid
+from services.previewing import query_of, steps
 from services.published import Published, SignedCheckpoint
 from services.time_bounds import BoundsProver, ProvedBounds, ProvedNote
 
@@ -44,11 +48,23 @@ PAGE_BYTES: Final = 512 * 1024
 MAX_READERS: Final = 64
 """Streams of entries at once, of at most some 6 MiB each."""
 
+MAX_LOOKING: Final = 2
+"""Previews of queries that look through entries at once; the others take turns with them, step by step."""
+
 MAX_WATCHERS: Final = 256
 """Streams of checkpoints at once: every turn makes a proof for each."""
 
+MAX_LISTINGS: Final = 4
+"""Pages of findings asked for at once; they are read one after the other."""
+
+MAX_EXPORTS: Final = 1
+"""Evidence packs made at once, in a thread: one of a thousand entries is seconds of work."""
+
 PAGE_REGISTERS: Final = 1_000
 """Registers in one page of ListRegisters, at the most."""
+
+PAGE_FINDINGS: Final = 1_000
+"""Findings in one page of ListFindings, at the most."""
 
 _Asked = TypeVarTuple("_Asked")
 _Result = TypeVar("_Result")
@@ -59,7 +75,7 @@ class AuditServicer(AuditServiceServicer):
 
     Setting `stopping` ends every WatchCheckpoints stream, so that a graceful stop need not wait for them. With
     `apart` nothing is read from the store in the event loop: where the store is another process. `counted`
-    tells what a projector has counted of registers.
+    tells what a projector has counted of registers, `findings` what detections have found where they run.
     """
 
     def __init__(
@@ -71,15 +87,21 @@ class AuditServicer(AuditServiceServicer):
         *,
         apart: bool = False,
         counted: Callable[[], Mapping[str, Summary]] = nothing_counted,
+        findings: Findings | None = None,
     ) -> None:
         self._counted = counted
+        self._findings = findings
         self._ledger = ledger
         self._published = published
         self._bounds = bounds
         self._stopping = stopping
         self._apart = apart
         self._readers = _Places(MAX_READERS, "reads of entries")
+        self._looking = asyncio.Semaphore(MAX_LOOKING)
         self._watchers = _Places(MAX_WATCHERS, "watchers")
+        self._listings = _Places(MAX_LISTINGS, "lists of findings")
+        self._exports = _Places(MAX_EXPORTS, "exports of evidence")
+        self._exporter = Exporter(ledger, published)
 
     async def _read(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
         return await asyncio.to_thread(work, *asked) if self._apart else work(*asked)
@@ -259,12 +281,7 @@ class AuditServicer(AuditServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.ReadEntriesResponse]:
         """Stream a run of entries in order, each message with the proof of its own entries."""
-        latest = self._published.latest(request.register)
-        size = check_size(request.size, latest.size)
-        end = _end(request.first, request.count, size, latest.size) if request.count else size
-        check_size(request.first, latest.size)
-        if request.first > end:
-            raise invalid("first", f"entry {request.first} is not in a tree of size {size}")
+        end, size = self._range_asked(request)
         pages = _pages(self._ledger.reader(request.register), request.first, end, size)
         checkpoint = await self._read(self._note, request.register, size)
         with self._readers.one():
@@ -279,6 +296,16 @@ class AuditServicer(AuditServiceServicer):
                     checkpoint=checkpoint,
                 )
                 checkpoint = b""
+
+    def _range_asked(self, request: pb.ReadEntriesRequest | pb.QueryRecordsRequest) -> tuple[int, int]:
+        """Return where the range of entries that is asked for ends, and the size that its proofs are for."""
+        latest = self._published.latest(request.register)
+        size = check_size(request.size, latest.size)
+        end = _end(request.first, request.count, size, latest.size) if request.count else size
+        check_size(request.first, latest.size)
+        if request.first > end:
+            raise invalid("first", f"entry {request.first} is not in a tree of size {size}")
+        return end, size
 
     async def WatchCheckpoints(
         self,
@@ -345,26 +372,86 @@ class AuditServicer(AuditServiceServicer):
         request: pb.QueryRecordsRequest,
         context: Context,
     ) -> AsyncIterator[pb.QueryRecordsResponse]:
-        """Answer NOT_YET_AVAILABLE."""
-        raise _not_yet("QueryRecords is not served yet: use ReadEntries and filter what is proved")
-        yield  # what makes this the generator that gRPC expects
+        """Stream what answers a question: everything with proofs, or the matches that are found here."""
+        if request.mode not in pb.QueryMode.values():
+            raise invalid("mode", "no such mode")
+        preview = request.mode == pb.QUERY_MODE_PREVIEW
+        end, size = self._range_asked(request)
+        answering = self._previewed if preview else self._proved
+        checkpoint = await self._read(self._note, request.register, size)
+        with self._readers.one():
+            async with aclosing(answering(request, end, size)) as answers:
+                async for response in answers:
+                    response.register = request.register
+                    response.checkpoint = checkpoint
+                    yield response
+                    checkpoint = b""
+
+    async def _proved(
+        self, request: pb.QueryRecordsRequest, end: int, size: int
+    ) -> AsyncGenerator[pb.QueryRecordsResponse, None]:
+        pages = _pages(self._ledger.reader(request.register), request.first, end, size)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            count = len(page.entries)
+            yield pb.QueryRecordsResponse(
+                entries=(
+                    pb.IndexedEntry(index=index, entry=entry)
+                    for index, entry in enumerate(page.entries, page.first)
+                ),
+                range_proof=RangeProof(first=page.first, count=count, size=size, hashes=page.hashes),
+                answered=page.first + count,
+            )
+
+    async def _previewed(
+        self, request: pb.QueryRecordsRequest, end: int, size: int
+    ) -> AsyncGenerator[pb.QueryRecordsResponse, None]:
+        """Look through the range, a step at a time; one without a match is told too, and shows who has left."""
+        reader = self._ledger.reader(request.register)
+        found = steps(reader, query_of(request.filter), request.first, end, size)
+        while True:
+            async with self._looking:
+                step = await asyncio.to_thread(next, found, None)
+            if step is None:
+                return
+            yield pb.QueryRecordsResponse(
+                entries=(
+                    pb.IndexedEntry(index=each.index, entry=each.entry, inclusion=each.inclusion)
+                    for each in step.found
+                ),
+                not_proved=True,
+                answered=step.end,
+            )
 
     async def ListFindings(
         self,
         request: pb.ListFindingsRequest,
         context: Context,
     ) -> pb.ListFindingsResponse:
-        """Answer NOT_YET_AVAILABLE."""
-        raise _not_yet("ListFindings is not served yet: this ledger looks for nothing by itself")
+        """List what the detections have found in a register: the operator's word, proof of nothing."""
+        if self._findings is None:
+            raise _not_yet("ListFindings is not served here: this ledger looks for nothing by itself")
+        latest = self._published.latest(request.register)
+        check_size(request.size, latest.size)
+        most, after = request.page_size or PAGE_FINDINGS, place_after(request.page_token)
+        if most > PAGE_FINDINGS:
+            raise invalid("page_size", f"at most {PAGE_FINDINGS} findings a page")
+        with self._listings.one():
+            page = await self._findings.page(request.register, after, most)
+        check_size(request.size, page.size)
+        return findings_response(request.register, page)
 
     async def ExportEvidence(
         self,
         request: pb.ExportEvidenceRequest,
         context: Context,
     ) -> AsyncIterator[pb.ExportEvidenceResponse]:
-        """Answer NOT_YET_AVAILABLE."""
-        raise _not_yet("ExportEvidence is not served yet: receipts prove single entries")
-        yield  # what makes this the generator that gRPC expects
+        """Stream an evidence pack of a run of entries, a ZIP file."""
+        asked = (request.register, request.first, request.count, request.size)
+        with self._exports.one():
+            file = await asyncio.to_thread(self._exporter.pack, *asked, datetime.now(UTC))
+            with file:
+                while data := await asyncio.to_thread(file.read, PAGE_BYTES):
+                    yield pb.ExportEvidenceResponse(data=data)
 
     def _note(self, register: str, size: int) -> bytes:
         """Return the checkpoint note of exactly this size, no bytes where none was signed."""

@@ -61,6 +61,11 @@ class LedgerDirectory:
         return self.root / "opening.request"
 
     @property
+    def detections(self) -> Path:
+        """What the detections remember; it can be deleted, and is made again."""
+        return self.root / "detections.sqlite3"
+
+    @property
     def pending_restore(self) -> Path:
         """What an import has recovered, until it is declared in the governing register."""
         return self.root / "restore.pending"

@@ -26,6 +26,8 @@ from services.anchoring import Anchorer
 from services.audit import AuditServicer
 from services.collecting import collect_seldom
 from services.compose import Embedded
+from services.finding import Finder, Findings
+from services.following import cancel
 from services.governance import GovernanceServicer
 from services.grpc_server import MAX_MESSAGE, GrpcServer, grpc_server, server_credentials
 from services.http_server import Http, bound, http_config, started
@@ -83,7 +85,9 @@ async def serve(
     timelines = Timelines(published)
     # The cosigner is made further down: nobody asks before the server answers.
     sealing = SealingState(published, sequencer, lambda: cosigner.standings())
-    app = build_app(ledger, published, registry, readiness, sealing)
+    finder = Finder(ledger, published, opened.directory.detections)
+    registry.register(finder)
+    app = build_app(ledger, published, registry, readiness, sealing, found=finder.told)
     metrics = SealingMetrics(sealing, timelines, registry)
     bounds = BoundsProver(ledger, published, timelines)
     with bound(settings.http) as http_socket:
@@ -98,7 +102,8 @@ async def serve(
                 opened.declared,
                 opened.policies.history,
             ) as cosigner,
-            _grpc_server(opened, settings, registry, bounds, stop) as calls,
+            _grpc_server(opened, settings, registry, bounds, finder, stop) as calls,
+            _running(finder),
         ):
             http = Http(http_config(app, settings))
             anchorer = Anchorer(ledger, published, sequencer, settings.anchor_seconds)
@@ -175,11 +180,23 @@ async def _ended(sequencing: asyncio.Task[None], *others: asyncio.Task[None]) ->
 
 
 @asynccontextmanager
+async def _running(finder: Finder) -> AsyncIterator[None]:
+    """Have the detections run while the block does: whatever becomes of them ends nothing else."""
+    running = asyncio.create_task(finder.run())
+    try:
+        yield
+    finally:
+        await cancel([running])
+        await finder.close()
+
+
+@asynccontextmanager
 async def _grpc_server(
     opened: Embedded,
     settings: ServeSettings,
     registry: CollectorRegistry,
     bounds: BoundsProver,
+    findings: Findings,
     stop: Stop,
 ) -> AsyncIterator[GrpcServer]:
     def add(server: grpc.aio.Server) -> None:
@@ -189,7 +206,7 @@ async def _grpc_server(
             server,
         )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditServicer(opened.ledger, opened.published, bounds, stop.asked), server
+            AuditServicer(opened.ledger, opened.published, bounds, stop.asked, findings=findings), server
         )
         waiter = Waiter(opened.ledger, opened.published, receipts)
         governance_service_pb2_grpc.add_GovernanceServiceServicer_to_server(

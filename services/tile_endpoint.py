@@ -99,13 +99,14 @@ def build_app(
     *,
     apart: bool = False,
     counted: Callable[[], Mapping[str, Summary]] = nothing_counted,
+    found: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Starlette:
     """Return the HTTP application. `registry` is what /metrics shows; `clock` gives POSIX seconds.
 
     With `apart` nothing is read from the store in the event loop: where the store is another process. `counted`
-    tells what a projector has counted of registers.
+    tells what a projector has counted of registers, `found` how the detections stand, where they run here.
     """
-    endpoint = _Endpoint(ledger, published, registry, readiness, sealing, apart, counted)
+    endpoint = _Endpoint(ledger, published, registry, readiness, sealing, apart, counted, found)
     registry.register(_Registers(ledger, published, clock))
     app = Starlette(
         routes=[
@@ -132,6 +133,7 @@ class _Endpoint:
         sealing: Sealing,
         apart: bool,
         counted: Callable[[], Mapping[str, Summary]],
+        found: Callable[[], Mapping[str, Any]] | None,
     ) -> None:
         self._ledger = ledger
         self._published = published
@@ -140,6 +142,7 @@ class _Endpoint:
         self._sealing = sealing
         self._apart = apart
         self._counted = counted
+        self._found = found
 
     async def _read(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
         return await asyncio.to_thread(work, *asked) if self._apart else work(*asked)
@@ -205,7 +208,12 @@ class _Endpoint:
         reason = self._readiness.reason
         if reason is None and self._sealing.unconfirmed():
             reason = "a quorum of witnesses has not confirmed every stored head yet: those registers only read"
-        content = {"ready": reason is None, "witnesses": await self._read(self._sealing.told)}
+        content: dict[str, Any] = {
+            "ready": reason is None,
+            "witnesses": await self._read(self._sealing.told),
+        }
+        if self._found is not None:
+            content["findings"] = self._found()
         if reason is not None:
             content["reason"] = reason
         return JSONResponse(content, 200 if reason is None else 503, headers={"Cache-Control": NO_STORE})

@@ -34,6 +34,7 @@ READING_ORDER = (
     "record_rules",
     "own_records",
     "records",
+    "record_queries",
     "withholding",
     "entries",
     "schemas",

@@ -20,7 +20,9 @@ from ledger.errors import MalformedError, SignatureError
 from ledger.own_records import uuid8
 from ledger.records import violations
 from ledger.witnessing import Log, Policy, Quorum
+from services.auditing.declared import members
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
+from services.cli.profile_files import read_overrides, read_profile
 from services.cli.reporting import (
     JsonOption,
     UnreachableError,
@@ -303,9 +305,19 @@ def revoke_key(
 
 @app.command("publish-policy")
 def publish_policy(
-    file: Annotated[Path, typer.Argument(help="A witness policy file; or a JSON object.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A witness policy, a profile (or its name, if Daybook has it), or a calendar's days."
+        ),
+    ],
     kind: Annotated[str, typer.Option(help="witness, profile or calendar.")],
-    name: Annotated[str, typer.Option(help="Its name; the latest of one kind and name holds.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Its name; the latest of one kind and name holds. A profile and a calendar state theirs."
+        ),
+    ] = None,
     effective_from: Annotated[
         str | None, typer.Option(metavar="YYYY-MM-DDTHH:MMZ", help="From when. Default: now.")
     ] = None,
@@ -325,26 +337,34 @@ def publish_policy(
     """Publish a witness policy, a profile of deadlines, or a calendar. It changes no verifier's own file.
 
     A witness policy is published only if a quorum of its witnesses answers from here, or where it is not
-    asked for.
+    asked for. A profile, and the days that a calendar has otherwise, are checked first.
 
-    Example:  daybook govern ./ledger publish-policy witnesses --kind witness --name ledger
+    Examples:  daybook govern ./ledger publish-policy witnesses --kind witness --name ledger
+
+    daybook govern ./ledger publish-policy daybook-strict --kind profile
     """
     with expected_failures(as_json=as_json):
         fields: dict[str, Any] = {
             "type": "policy.published/1",
             "kind": kind,
-            "name": name,
             "effective_from": effective_from or datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
         }
         if kind not in _POLICY_KINDS:
             raise UsageError(f"--kind {kind!r} is none of {', '.join(_POLICY_KINDS)}", "INVALID_FIELD")
         way = _Way(directory, server, policy, key or (), request_out, as_json)
         if kind == "witness":
+            if name is None:
+                raise UsageError("--name is missing: a witness policy states none itself", "NAME_MISSING")
             stated = read_policy(file)
             _check_witnesses(stated, way, without_asking=without_asking)
-            fields["text"] = stated.text().decode()
+            fields |= {"name": name, "text": stated.text().decode()}
         else:
-            fields[kind] = _json_object(file)
+            declared = read_profile(str(file)) if kind == "profile" else read_overrides(file)
+            if name not in (None, declared.name):
+                raise UsageError(
+                    f"{file} states the name {declared.name!r}: --name may be left out", "NAME_DIFFERS"
+                )
+            fields |= {"name": declared.name, kind: members(declared)}
         _decide(fields, way)
 
 
@@ -505,16 +525,6 @@ def _read_request(path: Path) -> Request:
         return Request.parse(data)
     except MalformedError as error:
         raise UsageError(f"{path}: {error}", "MALFORMED") from error
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}", "MALFORMED") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} is not a JSON object", "MALFORMED")
-    return value
 
 
 def _required(signatures: list[Signature]) -> list[Signature]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +16,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ledger.checkpoints import peek_origin
-from ledger.errors import MalformedError, SignatureError, StoreError, VerificationError
-from ledger.governing import GOVERNING
+from ledger.errors import MalformedError, StoreError, VerificationError
 from ledger.witnessing import Policy
+from services.cli.opened_states import open_state, site_at
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
 from services.cli.reporting import (
     JsonOption,
     Status,
-    UnreachableError,
     UsageError,
     expected_failures,
     printable,
@@ -33,11 +30,10 @@ from services.cli.reporting import (
     report,
 )
 from services.monitoring.comparing import Comparison, compare_states
-from services.monitoring.fetching import TIMEOUT, FetchError, Site
+from services.monitoring.fetching import TIMEOUT, Site
 from services.monitoring.findings import MAX_FILE, Finding, check, instant, keep
 from services.monitoring.rounds import ANCHOR_WITHIN, PATIENCE, REREAD, Limits, Monitor, Round
-from services.monitoring.state import SeenCheckpoints, State, StateDirectory, open_mirror, open_seen
-from services.settings import client_tls
+from services.monitoring.state import State
 
 _LONG: Final = 2_000
 """Entries from which on a progress bar is worth a person's look."""
@@ -106,8 +102,8 @@ def run(
         limits = Limits(anchor_within, patience, reread)
         told = _Told(trusted, state, compare, as_json=as_json, follows=url is not None and not once)
         with ExitStack() as stack:
-            site = None if url is None else _site(url, timeout)
-            opened = _open(state, trusted, site, stack)
+            site = None if url is None else site_at(url, timeout)
+            opened = open_state(state, trusted, site, stack)
             if site is None:
                 made, compared = None, _compared(opened, trusted, compare)
                 status = told.tell(opened, made, compared)
@@ -117,80 +113,6 @@ def run(
                 status = asyncio.run(_follow(site, opened, trusted, limits, interval, told))
         if status != Status.FINE:
             raise typer.Exit(status)
-
-
-# Opening
-
-
-def _site(url: str, timeout: float) -> Site:
-    context = _trusted_issuers() if url.startswith("https:") else None
-    try:
-        return Site(url, context, timeout)
-    except ValueError as error:
-        raise UsageError(str(error), "URL_MALFORMED") from error
-
-
-def _trusted_issuers() -> ssl.SSLContext:
-    """Return how an https address is trusted: by the system's issuers, or by those of the environment."""
-    tls = client_tls()
-    if tls is None or tls.issuers is None:
-        return ssl.create_default_context()
-    try:
-        return ssl.create_default_context(cadata=tls.issuers.decode("ascii", "replace"))
-    except ssl.SSLError as error:
-        raise UsageError(f"DAYBOOK_CLIENT_TLS_CA holds no PEM certificates: {error.reason}") from error
-
-
-def _open(root: Path, policy: Policy, site: Site | None, stack: ExitStack) -> State:
-    """Open the state of the one ledger that the policy, the state and the address are of."""
-    origins = policy.ledger_origins
-    if not origins:
-        raise UsageError(
-            "The policy names no ledger by its governing key, so it cannot be followed as a whole: "
-            "make one without --register",
-            "POLICY_NAMES_NO_LEDGER",
-        )
-    seen = stack.enter_context(open_seen(root))
-    origin = seen.origin()
-    if origin is None:
-        if site is None:
-            raise UsageError(f"{root} is new: nothing was seen yet that could be compared", "STATE_EMPTY")
-        origin = origins[0] if len(origins) == 1 else asyncio.run(_origin_at(site, origins))
-        seen.begin(origin, int(time.time()))
-    if origin not in origins:
-        raise UsageError(
-            f"{root} is the state of the ledger {origin}, which the policy does not name",
-            "STATE_OF_OTHER_LEDGER",
-        )
-    _check_key(root, seen, policy, origin)
-    mirror = stack.enter_context(open_mirror(root, origin))
-    return State(StateDirectory(root), mirror, seen)
-
-
-def _check_key(root: Path, seen: SeenCheckpoints, policy: Policy, origin: str) -> None:
-    latest = seen.latest(GOVERNING)
-    if latest is None:
-        return
-    try:
-        policy.open(latest.last, f"{origin}/{GOVERNING}")
-    except SignatureError as error:
-        raise UsageError(
-            f"What {root} has seen of {origin} was signed with another key than the policy names: {error}",
-            "STATE_OF_OTHER_KEY",
-        ) from error
-
-
-async def _origin_at(site: Site, origins: Sequence[str]) -> str:
-    """Return which of several ledgers is served: a hint, to be verified with the first checkpoint."""
-    async with site:
-        try:
-            stated = peek_origin(await site.checkpoint(GOVERNING))
-        except (FetchError, MalformedError) as error:
-            raise UnreachableError(f"No ledger's checkpoint can be read: {error}") from error
-    origin = stated.removesuffix(f"/{GOVERNING}")
-    if origin not in origins:
-        raise UsageError(f"{site.url} serves {stated!a}, which the policy does not name", "OTHER_LEDGER")
-    return origin
 
 
 # Running

@@ -23,6 +23,7 @@ from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.shapes import shown
 from ledger.withholding import open_disclosure, parse_disclosure
 from ledger.witnessing import Policy, check_clocks
+from services.cli.packs import is_pack, verify_pack
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
 from services.cli.reporting import IntegrityError, JsonOption, UsageError, expected_failures, reason_of, report
 
@@ -35,7 +36,12 @@ _LONGEST_RECEIPT = 16 * 1024 * 1024
 
 
 def run(
-    receipt: Annotated[Path, typer.Argument(help="The receipt file.")],
+    receipt: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECEIPT|PACK", help="The receipt file; or an evidence pack, a folder or a ZIP."
+        ),
+    ],
     policy: Annotated[
         Path | None,
         typer.Option(help="Your witness policy file: the keys that you trust. Required."),
@@ -47,15 +53,21 @@ def run(
     disclosure: Annotated[
         Path | None, typer.Option(help="A disclosure file: opens fields that the record withholds.")
     ] = None,
+    signer: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.pub", help="Of a pack: the public key of whoever must have signed it."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify a receipt, and say in plain English what it proves and what it does not.
+    """Verify a receipt or an evidence pack, and say in plain English what it proves and what it does not.
 
     Needs no network and trusts nothing but the policy file. Exit status 0: everything in the receipt holds,
     whatever findings are printed. 1: something does not hold. 2: the policy is no policy. 3: a file cannot
     be read.
 
-    Example:  daybook verify 1168b4da-721e-452a-abad-d256e13d742c.1.receipt --policy policy
+    Examples:  daybook verify 1168b4da-721e-452a-abad-d256e13d742c.1.receipt --policy policy
+
+    daybook verify pack.zip --policy policy
     """
     with expected_failures(as_json=as_json):
         if policy is None:
@@ -63,6 +75,13 @@ def run(
                 f"Name your witness policy with --policy FILE. {HOW_TO_GET_ONE}.", "POLICY_MISSING"
             )
         trusted = read_policy(policy)
+        if is_pack(receipt):
+            if document is not None or disclosure is not None:
+                raise UsageError("--document and --disclosure are for one receipt: name one of the pack's")
+            verify_pack(receipt, trusted, signer, as_json=as_json)
+            return
+        if signer is not None:
+            raise UsageError("--signer is for an evidence pack: a receipt is signed by keys that it names")
         verified = _verified(receipt, trusted)
         opened = {} if disclosure is None else _opened(disclosure, verified)
         evidence = None if document is None else _evidence(document, verified, opened)

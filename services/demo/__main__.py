@@ -67,18 +67,22 @@ def _run(folder: Path) -> None:
             say("7. Anybody may follow the ledger from outside, and derive every root again.")
             url = f"http://{server['http']}"
             daybook(folder, "monitor", url, "--policy", "policy", "--state", "monitor", "--once")
-        say("8. The operator puts an older copy of the ledger in its place, from before these records.")
+            say("8. An auditor asks more: was anything added later, altered or deleted? What is odd?")
+            daybook(folder, "audit", url, "--policy", "policy", "--state", "audit", "--report", "report.html")
+        say("9. The operator puts an older copy of the ledger in its place, from before these records.")
         print("A witness remembers more, and refuses. Both notes are signed by the ledger: they are the proof.")
         daybook(folder, "serve", "older", *_ANY_PORT, status=1)
-    say("9. All servers are stopped. From here on: receipts, the policy file, no network.")
+    say("10. All servers are stopped. From here on: receipts, the policy file, no network.")
     receipts = sorted(folder.glob("receipts/**/*.receipt"))
     verify_all(folder, receipts)
     verified = daybook(folder, "verify", below(folder, shown), "--policy", "policy")
     if not all(word in verified for word in ("By when", "and not before", "Anchored")):
         raise DemoError("the receipt does not prove its time")
     _change_a_byte(folder, shown)
-    say("11. fsck derives the whole ledger again from its entries, and compares.")
+    say("12. fsck derives the whole ledger again from its entries, and compares.")
     daybook(folder, "fsck", "ledger")
+    say("13. Somebody who holds every key of the ledger lies in copies of it. What catches each lie?")
+    daybook(folder, "drill", "ledger", "--receipts", "receipts", "--policy", "policy")
     _list_context()
     print(
         "\nWhat was proved: these records stand in registers whose history two independent witnesses have "
@@ -121,7 +125,7 @@ def _receipt_of(row: str, receipts: Sequence[Path]) -> Path:
 
 
 def _change_a_byte(folder: Path, receipt: Path) -> None:
-    say("10. One byte of it is changed: the amount, by one pound. It must be caught.")
+    say("11. One byte of it is changed: the amount, by one pound. It must be caught.")
     data = receipt.read_bytes()
     amount = b'"amount":"91970816.79"'
     if data.count(amount) != 1:
@@ -133,7 +137,7 @@ def _change_a_byte(folder: Path, receipt: Path) -> None:
 
 
 def _list_context() -> None:
-    say("12. What was not registered, and why.")
+    say("14. What was not registered, and why.")
     for row in curated.context():
         print(f"  {row.row}: {row.description}\n       {row.reason}")
 

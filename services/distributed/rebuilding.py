@@ -149,10 +149,7 @@ async def _in_processes(
 ) -> list[LoggedNotes]:
     longest_first = sorted(partitions, key=lambda each: -ends.messages[each])
     done = 0
-    # What they all need is imported once, in a process of one thread, from which they are forked.
-    processes_of = get_context("forkserver")
-    processes_of.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(processes, mp_context=processes_of) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running: list[Future[LoggedNotes]] = [
             pool.submit(_rebuild_in_process, settings, ends, each) for each in longest_first
         ]

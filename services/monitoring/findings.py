@@ -138,11 +138,15 @@ def keep(folder: Path, ledger: str, finding: Finding, now: float) -> Path:
 
     The same finding has the same file, and the first one stays. `now` is POSIX seconds. Raises OSError.
     """
-    members = _members(ledger, finding)
+    return keep_members(folder, finding.kind.value, finding.register, _members(ledger, finding), now)
+
+
+def keep_members(folder: Path, kind: str, register: str, members: Mapping[str, Any], now: float) -> Path:
+    """Write the members of a finding's evidence as `keep` does. `kind` is a name in lower case."""
     digest = hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:16]
     # A name of a register may come from a list that anybody wrote.
-    about = _NO_NAME.sub("-", finding.register)[:120]
-    path = folder / f"{'-'.join(filter(None, (finding.kind.value, about, digest)))}.json"
+    about = _NO_NAME.sub("-", register)[:120]
+    path = folder / f"{'-'.join(filter(None, (kind, about, digest)))}.json"
     if path.exists():
         return path
     folder.mkdir(exist_ok=True)
@@ -164,25 +168,49 @@ def instant(seconds: float) -> str:
 
 
 def _members(ledger: str, finding: Finding) -> dict[str, Any]:
+    return evidence_members(
+        finding.kind.value,
+        ledger,
+        finding.register,
+        finding.what,
+        finding.expected,
+        finding.notes,
+        finding.proof,
+        finding.material,
+    )
+
+
+def evidence_members(
+    kind: str,
+    ledger: str,
+    register: str,
+    what: str,
+    expected: str,
+    notes: Sequence[bytes],
+    proof: SplitView | EntryProof | None,
+    material: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what a file of evidence says, but for its type and when it was made."""
     members: dict[str, Any] = {
-        "kind": finding.kind.value,
+        "kind": kind,
         "ledger": ledger,
-        "register": finding.register,
-        "what": finding.what,
-        "expected": finding.expected,
-        "how_to_check": _how_to_check(finding),
-        "notes": [shown(note) for note in finding.notes],
+        "register": register,
+        "what": what,
+        "expected": expected,
+        "how_to_check": how_to_check("THIS_FILE", proof),
+        "notes": [shown(note) for note in notes],
     }
-    if finding.proof is not None:
-        members["proof"] = _proof_members(finding.proof)
-    if finding.material:
-        members["material"] = dict(finding.material)
+    if proof is not None:
+        members["proof"] = _proof_members(proof)
+    if material:
+        members["material"] = dict(material)
     return members
 
 
-def _how_to_check(finding: Finding) -> str:
-    if finding.proof is not None:
-        return "daybook monitor --check THIS_FILE --policy YOUR_POLICY"
+def how_to_check(path: str, proof: SplitView | EntryProof | None) -> str:
+    """Return how anybody checks a finding whose evidence is in `path`."""
+    if proof is not None:
+        return f"daybook monitor --check {path} --policy YOUR_POLICY"
     return (
         "Run daybook monitor URL --policy YOUR_POLICY --state A_NEW_DIRECTORY against the same address, and "
         "compare what it finds, and what it has seen, with this file"

@@ -69,6 +69,7 @@ class Follower:
                     waiting += await self._read(opened, register, size, size + len(waiting), stop)
                 replayed, finished = self._replay(register, waiting, size)
                 if replayed == Replayed(size):
+                    await self._compare_with_seen(opened, register, stop, served)
                     # A stretch is longer than any submission, so this one goes on beyond what was signed.
                     replayed = Replayed(
                         size, Fault(size, f"the checkpoint of size {stop} divides its submission")
@@ -145,6 +146,24 @@ class Follower:
             raise FoundError(forked(suspect.register, view))
         # Above, nothing was kept. Below, what was kept is covered by a signature.
         finished.commit()
+
+    async def _compare_with_seen(
+        self, opened: OpenedCheckpoint, register: str, size: int, served: ServedTree
+    ) -> None:
+        """Raise FoundError where a checkpoint that was seen of `size` is of another history than this one.
+
+        Raises FetchError as well. Tiles that lead nowhere decide nothing.
+        """
+        seen = self._state.seen.at(register, size)
+        if seen is None or size == opened.checkpoint.size:
+            return
+        earlier = self._policy.open(seen.last, opened.checkpoint.origin)
+        try:
+            view = await split_view(earlier, opened, served)
+        except ProofError:
+            return
+        if view is not None:
+            raise FoundError(forked(register, view))
 
     async def _found(self, suspect: Suspect) -> FoundError:
         return FoundError(await diagnose(self._site, self._state, self._policy, suspect))

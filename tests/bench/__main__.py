@@ -21,13 +21,13 @@ import grpc
 import uvloop
 
 from ledger.stores.sqlite import PAGE_SIZE
-from tests.bench import at_a_million, distributed, registering, sealing, witnessing
+from tests.bench import at_a_million, detecting, distributed, evidencing, registering, sealing, witnessing
 from tests.bench.measure import Measure
 
 
 def main() -> None:
     """Run the measures that are asked for."""
-    asked = set("".join(sys.argv[1:])) or set("abcdefghijkl")
+    asked = set("".join(sys.argv[1:])) or set("abcdefghijklmn")
     found: list[Measure] = []
     if asked & set("abc"):
         found += uvloop.run(registering.run(asked))
@@ -39,6 +39,10 @@ def main() -> None:
         found += uvloop.run(witnessing.run())
     if asked & set("ijkl"):
         found += uvloop.run(distributed.run(asked))
+    if "m" in asked:
+        found += detecting.run()
+    if "n" in asked:
+        found += evidencing.run()
     machine = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -11,22 +12,25 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Final
 
 from services.client.signing import SignedSubmission, sign_submission
 from tests.support.ledger_dir import LedgerOnDisk, make_ledger
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER
 from tests.support.records import decision_bytes
 
+_numbers: Final = itertools.count(1)
+
 
 def records(count: int) -> list[bytes]:
-    """Return canonical records with random record_ids."""
+    """Return canonical records with random record_ids, numbered on and on."""
     return [
         decision_bytes(
             register=REGISTER,
             record_id=str(uuid.uuid4()),
-            reference={"number": number + 1, "series": "MD/2026"},
+            reference={"number": next(_numbers), "series": "MD/2026"},
         )
-        for number in range(count)
+        for _ in range(count)
     ]
 
 

@@ -83,7 +83,7 @@ async def run(asked: set[str]) -> list[Measure]:
                 found.append(await _alone(it, broker, database))
         if "k" in asked:
             async with _ledger(folder, broker, database) as it:
-                await _rate(it, _of_eight_registers(8 * BATCHES), IN_FLIGHT)
+                await _rate(it, _of_eight_registers(2 * BATCHES), IN_FLIGHT)
                 it.stop_all()
                 found.append(await _rebuilt(it, database))
         if "l" in asked:

@@ -39,6 +39,10 @@ WALKED: Final = (
     "docs/witnessing.md",
     "docs/sealing.md",
     "docs/monitoring.md",
+    "docs/auditing.md",
+    "docs/evidence.md",
+    "docs/querying.md",
+    "docs/profiles.md",
     "docs/distributed.md",
 )
 """The pages whose commands are run. docs/integrating.md has a test of its own."""

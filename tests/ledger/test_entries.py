@@ -13,6 +13,7 @@ from ledger.ed25519 import SecretKey
 from ledger.entries import (
     MAX_MESSAGE,
     Acceptance,
+    EntryReader,
     Signature,
     Submission,
     accept,
@@ -421,3 +422,51 @@ def test_a_value_larger_than_any_message_is_not_even_decoded() -> None:
         open_message(REGISTER, bytes(MAX_MESSAGE + 1), LEDGER_ORIGIN)
     with pytest.raises(MalformedError, match="envelope"):
         open_message(REGISTER, bytes(MAX_MESSAGE), LEDGER_ORIGIN)
+
+
+@given(st.data())
+def test_entries_read_one_after_another_are_parsed_as_each_alone(data: st.DataObject) -> None:
+    """False if an entry could be taken for one that it is not because of the one before it."""
+    register: list[bytes] = []
+    for count in data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)):
+        records = [b'{"n":%d}' % number for number in range(count)]
+        register += accept(signed(records, KEY), ACCEPTED).entries
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(register) - 1))
+        match data.draw(st.sampled_from(["spoilt", "gone", "twice"])):
+            case "spoilt":
+                place = data.draw(st.integers(0, len(register[at])))
+                spoilt = data.draw(st.binary(max_size=2) | st.sampled_from([b"A", b"=", b"0", b'"', b"\n"]))
+                end = place + data.draw(st.integers(0, 2))
+                register[at] = register[at][:place] + spoilt + register[at][end:]
+            case "twice":
+                register.insert(data.draw(st.integers(0, len(register))), register[at])
+            case _:
+                register[at] = register[-1]
+    reader = EntryReader()
+    for entry in register:
+        assert outcome(reader.parse, entry) == outcome(parse_entry, entry)
+
+
+def test_an_entry_that_goes_on_with_the_one_before_is_not_parsed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """False if reading a long submission cost as much as parsing each of its entries."""
+    held = accept(signed([b'{"n":%d}' % number for number in range(100)], KEY), ACCEPTED).entries
+    expected = [parse_entry(entry) for entry in held]
+    parsed: list[bytes] = []
+
+    def counted(entry: bytes) -> entries.Entry:
+        parsed.append(entry)
+        return parse_entry(entry)
+
+    monkeypatch.setattr(entries, "parse_entry", counted)
+    reader = EntryReader()
+    assert [reader.parse(entry) for entry in held] == expected
+    assert parsed == [held[0]]
+
+
+def outcome(parse: Callable[[bytes], object], entry: bytes) -> object:
+    """Return what parsing gives, or says."""
+    try:
+        return parse(entry)
+    except MalformedError as error:
+        return str(error)

@@ -460,13 +460,12 @@ REFUSALS: list[tuple[str, Any, grpc.StatusCode, str, str | None]] = [
         "NOT_YET_AVAILABLE",
         None,
     ),
-    ("QueryRecords", pb.QueryRecordsRequest(register=REGISTER), CODE.UNIMPLEMENTED, "NOT_YET_AVAILABLE", None),
     ("ListFindings", pb.ListFindingsRequest(register=REGISTER), CODE.UNIMPLEMENTED, "NOT_YET_AVAILABLE", None),
     (
         "ExportEvidence",
-        pb.ExportEvidenceRequest(register=REGISTER),
-        CODE.UNIMPLEMENTED,
-        "NOT_YET_AVAILABLE",
+        pb.ExportEvidenceRequest(register=REGISTER, first=99, count=1),
+        CODE.OUT_OF_RANGE,
+        "SIZE_NOT_REACHED",
         None,
     ),
 ]

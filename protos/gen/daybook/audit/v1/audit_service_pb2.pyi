@@ -61,7 +61,7 @@ class _QueryModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueryMode.V
     """Only entries that the server says match. Not proved: nothing shows that others do not match."""
 
 class QueryMode(_QueryMode, metaclass=_QueryModeEnumTypeWrapper):
-    """Provisional. How a query is answered."""
+    """How a query is answered."""
 
 QUERY_MODE_UNSPECIFIED: QueryMode.ValueType  # 0
 """The same as QUERY_MODE_PROVING."""
@@ -933,7 +933,7 @@ Global___WatchCheckpointsResponse: _TypeAlias = WatchCheckpointsResponse  # noqa
 
 @_typing.final
 class QueryRecordsRequest(_message.Message):
-    """Provisional. Asks for the entries that answer a question."""
+    """Asks for the entries that answer a question."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -944,18 +944,22 @@ class QueryRecordsRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     register: _builtins.str
-    """The register. Set by the client."""
+    """The register: the office that is asked about. Set by the client."""
     first: _builtins.int
-    """Zero-based index of the first entry of the range. Set by the client."""
+    """Zero-based index of the first entry of the range. To resume, where the messages received so far end. Set by
+    the client.
+    """
     count: _builtins.int
-    """Number of entries in the range; 0 means all up to `size`. Set by the client."""
+    """Number of entries in the range; 0 means all up to `size`. As at a checkpoint of n entries: 0 or n with `first`
+    0. Set by the client.
+    """
     size: _builtins.int
-    """Number of entries in the tree; 0 means the latest signed. Set by the client."""
+    """Number of entries in the tree that the proofs are for; 0 means the latest signed. Set by the client."""
     mode: Global___QueryMode.ValueType
     """Proving or preview. Set by the client."""
     @_builtins.property
     def filter(self) -> Global___RecordFilter:
-        """What a preview looks for. Not read in proving mode. Set by the client."""
+        """What a preview looks for. Not read in proving mode, where the server need not know. Set by the client."""
 
     def __init__(
         self,
@@ -977,7 +981,9 @@ Global___QueryRecordsRequest: _TypeAlias = QueryRecordsRequest  # noqa: Y015
 
 @_typing.final
 class RecordFilter(_message.Message):
-    """Provisional. What a preview looks for: entries that meet every condition that is set. Set by the client."""
+    """What a preview looks for: entries that meet every condition that is set. Set by the client. What no record can
+    say is refused, INVALID_FIELD: it would be answered with nothing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -985,13 +991,17 @@ class RecordFilter(_message.Message):
     RECORD_ID_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
-    DECIDED_WITHIN_FIELD_NUMBER: _builtins.int
+    DECISION_TYPES_FIELD_NUMBER: _builtins.int
+    DECIDED_FROM_FIELD_NUMBER: _builtins.int
+    DECIDED_TO_FIELD_NUMBER: _builtins.int
     record_id: _builtins.str
     """This record, a uuid, in all its versions."""
     series: _builtins.str
-    """A reference in this series."""
-    decided_within: _builtins.str
-    """Decided within this partial date."""
+    """A reference in this series, or a return or a void of it."""
+    decided_from: _builtins.str
+    """Decided in or after this partial date: a decision matches where its `decided_at` may be, being no finer."""
+    decided_to: _builtins.str
+    """Decided in or before this partial date: a decision matches where its `decided_at` may be, being no finer."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One of these record types, such as `decision.registered/1`."""
@@ -1000,6 +1010,10 @@ class RecordFilter(_message.Message):
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One of these channels, codes of `channel`."""
 
+    @_builtins.property
+    def decision_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One of these, codes of `decision_type`."""
+
     def __init__(
         self,
         *,
@@ -1007,11 +1021,13 @@ class RecordFilter(_message.Message):
         record_id: _builtins.str = ...,
         series: _builtins.str = ...,
         channels: _abc.Iterable[_builtins.str] | None = ...,
-        decided_within: _builtins.str = ...,
+        decision_types: _abc.Iterable[_builtins.str] | None = ...,
+        decided_from: _builtins.str = ...,
+        decided_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "decided_within", b"decided_within", "record_id", b"record_id", "series", b"series", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "decided_from", b"decided_from", "decided_to", b"decided_to", "decision_types", b"decision_types", "record_id", b"record_id", "series", b"series", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1019,7 +1035,7 @@ Global___RecordFilter: _TypeAlias = RecordFilter  # noqa: Y015
 
 @_typing.final
 class QueryRecordsResponse(_message.Message):
-    """Provisional. Some of the entries of an answer, in order. All fields are set by the server."""
+    """Some of the entries of an answer, in order. All fields are set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1028,19 +1044,30 @@ class QueryRecordsResponse(_message.Message):
     RANGE_PROOF_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NOT_PROVED_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     register: _builtins.str
     """The register asked for."""
     checkpoint: _builtins.bytes
-    """Proving mode: the signed checkpoint of exactly that size, in the first message only."""
+    """The signed checkpoint of exactly that size; empty when the ledger signed none there, and in every message but
+    the first.
+    """
     not_proved: _builtins.bool
     """True for a preview: this answer proves nothing about what it leaves out."""
+    answered: _builtins.int
+    """Number of entries, from the beginning of the register, up to which the range has been answered with this
+    message.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexedEntry]:
-        """The entries with their indices."""
+        """The entries with their indices. Proving mode: the next of the range, without a gap, one at least. Preview:
+        those that match, maybe none.
+        """
 
     @_builtins.property
     def range_proof(self) -> _submission_pb2.RangeProof:
-        """Proving mode: proof of just these entries, always at the size asked for."""
+        """Proving mode: proof of just these entries, always at the size asked for. Together the messages prove the
+        whole range.
+        """
 
     def __init__(
         self,
@@ -1050,10 +1077,11 @@ class QueryRecordsResponse(_message.Message):
         range_proof: _submission_pb2.RangeProof | None = ...,
         checkpoint: _builtins.bytes = ...,
         not_proved: _builtins.bool = ...,
+        answered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range_proof", b"range_proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "entries", b"entries", "not_proved", b"not_proved", "range_proof", b"range_proof", "register", b"register"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "checkpoint", b"checkpoint", "entries", b"entries", "not_proved", b"not_proved", "range_proof", b"range_proof", "register", b"register"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1061,25 +1089,33 @@ Global___QueryRecordsResponse: _TypeAlias = QueryRecordsResponse  # noqa: Y015
 
 @_typing.final
 class IndexedEntry(_message.Message):
-    """Provisional. An entry with its index. All fields are set by the server."""
+    """An entry with its index. All fields are set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Zero-based index."""
     entry: _builtins.bytes
     """Envelope LF record (formats.md, section 6), verbatim."""
+    @_builtins.property
+    def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Preview: its inclusion proof at the size asked for, sibling first. With a checkpoint note of that size it
+        makes a receipt (formats.md, section 13); GetReceipt has one with all that the ledger can prove of the entry.
+        """
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         entry: _builtins.bytes = ...,
+        inclusion: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "inclusion", b"inclusion", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,7 +1123,7 @@ Global___IndexedEntry: _TypeAlias = IndexedEntry  # noqa: Y015
 
 @_typing.final
 class ListFindingsRequest(_message.Message):
-    """Provisional. Asks for a page of findings."""
+    """Asks for a page of findings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1098,7 +1134,9 @@ class ListFindingsRequest(_message.Message):
     register: _builtins.str
     """The register. Set by the client."""
     size: _builtins.int
-    """Findings over so many entries; 0 means the latest signed size. Set by the client."""
+    """The first so many entries must have been looked at; 0 asks for what has been. OUT_OF_RANGE, SIZE_NOT_REACHED
+    where they were not yet, with how many were as `latest_size`. Set by the client.
+    """
     page_size: _builtins.int
     """At most so many findings, 1..1,000; 0 means 1,000. Set by the client."""
     page_token: _builtins.str
@@ -1121,7 +1159,7 @@ Global___ListFindingsRequest: _TypeAlias = ListFindingsRequest  # noqa: Y015
 
 @_typing.final
 class ListFindingsResponse(_message.Message):
-    """Provisional. A page of findings. All fields are set by the server."""
+    """A page of findings. All fields are set by the server: the operator's word."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1132,12 +1170,16 @@ class ListFindingsResponse(_message.Message):
     register: _builtins.str
     """The register asked for."""
     size: _builtins.int
-    """Number of entries that were looked at."""
+    """Number of entries that were looked at, all from the beginning: the findings are those of the register as it
+    stood with these. Where it differs between pages, the register has grown meanwhile.
+    """
     next_page_token: _builtins.str
     """To be passed for the next page; empty on the last."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
-        """The findings, by index."""
+        """The findings, by their first index; those about something that is not there come first. Fewer than asked for
+        where they are long.
+        """
 
     def __init__(
         self,
@@ -1157,25 +1199,61 @@ Global___ListFindingsResponse: _TypeAlias = ListFindingsResponse  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
-    """Provisional. Something odd that the ledger noticed: no accusation, and not a proof. All fields are set
-    by the server.
-    """
+    """Something odd that the ledger noticed: no accusation, and not a proof. All fields are set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     DETECTION_FIELD_NUMBER: _builtins.int
     SEVERITY_FIELD_NUMBER: _builtins.int
     INDICES_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    INNOCENT_FIELD_NUMBER: _builtins.int
+    RECHECK_FIELD_NUMBER: _builtins.int
     detection: _builtins.str
-    """The detection, with its version."""
+    """The detection, such as `DET-01` (docs/detections.md)."""
     severity: _builtins.str
-    """`info`, `low`, `medium`, `high` or `critical`."""
+    """`info`, `low`, `medium`, `high` or `critical`: how much it asks for attention."""
     explanation: _builtins.str
-    """What was noticed, in plain English, with its numbers."""
+    """What was noticed, in plain English, with its numbers. Parts of it come from records: escape it where it is
+    shown.
+    """
+    version: _builtins.int
+    """Version of the detection's rule, from 1."""
+    recheck: _builtins.str
+    """How to look at it again: a sentence."""
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Zero-based indices of the entries concerned."""
+        """Zero-based indices of the entries concerned, ascending; none where it is about something that is not there."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it was computed from, as text, by name; `profile` and `calendar` say in whose terms."""
+
+    @_builtins.property
+    def innocent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Known innocent causes, a sentence each."""
 
     def __init__(
         self,
@@ -1184,10 +1262,14 @@ class Finding(_message.Message):
         severity: _builtins.str = ...,
         indices: _abc.Iterable[_builtins.int] | None = ...,
         explanation: _builtins.str = ...,
+        version: _builtins.int = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        innocent: _abc.Iterable[_builtins.str] | None = ...,
+        recheck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection", "explanation", b"explanation", "indices", b"indices", "severity", b"severity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection", "explanation", b"explanation", "indices", b"indices", "innocent", b"innocent", "inputs", b"inputs", "recheck", b"recheck", "severity", b"severity", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1195,7 +1277,9 @@ Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class ExportEvidenceRequest(_message.Message):
-    """Provisional. Asks for an evidence pack."""
+    """Asks for an evidence pack of a run of entries, at most 1,000. INVALID_ARGUMENT, INVALID_FIELD for more, or
+    for none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1210,7 +1294,9 @@ class ExportEvidenceRequest(_message.Message):
     count: _builtins.int
     """Number of entries; 0 means all up to `size`. Set by the client."""
     size: _builtins.int
-    """Number of entries in the tree; 0 means the latest signed. Set by the client."""
+    """Number of entries in the tree; 0 means the latest sealed where the ledger has witnesses, else the latest
+    signed. OUT_OF_RANGE, SIZE_NOT_REACHED beyond it. Set by the client.
+    """
     def __init__(
         self,
         *,
@@ -1229,7 +1315,7 @@ Global___ExportEvidenceRequest: _TypeAlias = ExportEvidenceRequest  # noqa: Y015
 
 @_typing.final
 class ExportEvidenceResponse(_message.Message):
-    """Provisional. The next bytes of an evidence pack. All fields are set by the server."""
+    """The next bytes of an evidence pack. All fields are set by the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

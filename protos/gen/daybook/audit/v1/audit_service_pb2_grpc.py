@@ -28,8 +28,7 @@ if _version_not_supported:
 class AuditServiceStub:
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     def __init__(self, channel):
@@ -98,8 +97,7 @@ class AuditServiceStub:
 class AuditServiceServicer:
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     def ListRegisters(self, request, context):
@@ -161,21 +159,26 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QueryRecords(self, request, context):
-        """Provisional. Streams the entries that answer a question (formats.md, section 17).
+        """Streams what answers a question (formats.md, section 17). Proving: every entry of a range with its proof, and
+        the client filters, so that nothing can be left out. Preview: the matches that the server finds, each with
+        the proof that it is there, and no proof that there are no others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFindings(self, request, context):
-        """Provisional. Lists findings: what the ledger's own detections noticed. An operator's word.
+        """Lists findings: what the ledger's own detections noticed in a register. An operator's word, and proof of
+        nothing: `daybook audit` runs the same detections over what it has verified. A server that runs none
+        answers UNIMPLEMENTED, NOT_YET_AVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportEvidence(self, request, context):
-        """Provisional. Streams the bytes of an evidence pack.
+        """Streams the bytes of an evidence pack: a ZIP file of records with their receipts, and of all that is
+        needed to verify them offline (docs/evidence.md). Verify it as any other: it is the server's work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,8 +253,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 class AuditService:
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     @staticmethod

@@ -31,8 +31,7 @@ GRPC_VERSION: str
 class AuditServiceStub:
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     @_typing.overload
@@ -60,18 +59,25 @@ class AuditServiceStub:
     To resume, pass the last size seen. A draining server ends the stream with UNAVAILABLE, DRAINING.
     """
     QueryRecords: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.QueryRecordsRequest, _audit_service_pb2.QueryRecordsResponse]
-    """Provisional. Streams the entries that answer a question (formats.md, section 17)."""
+    """Streams what answers a question (formats.md, section 17). Proving: every entry of a range with its proof, and
+    the client filters, so that nothing can be left out. Preview: the matches that the server finds, each with
+    the proof that it is there, and no proof that there are no others.
+    """
     ListFindings: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListFindingsRequest, _audit_service_pb2.ListFindingsResponse]
-    """Provisional. Lists findings: what the ledger's own detections noticed. An operator's word."""
+    """Lists findings: what the ledger's own detections noticed in a register. An operator's word, and proof of
+    nothing: `daybook audit` runs the same detections over what it has verified. A server that runs none
+    answers UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    """
     ExportEvidence: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportEvidenceRequest, _audit_service_pb2.ExportEvidenceResponse]
-    """Provisional. Streams the bytes of an evidence pack."""
+    """Streams the bytes of an evidence pack: a ZIP file of records with their receipts, and of all that is
+    needed to verify them offline (docs/evidence.md). Verify it as any other: it is the server's work.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,17 +102,24 @@ class AuditServiceAsyncStub(AuditServiceStub):
     To resume, pass the last size seen. A draining server ends the stream with UNAVAILABLE, DRAINING.
     """
     QueryRecords: _aio.UnaryStreamMultiCallable[_audit_service_pb2.QueryRecordsRequest, _audit_service_pb2.QueryRecordsResponse]  # type: ignore[assignment]
-    """Provisional. Streams the entries that answer a question (formats.md, section 17)."""
+    """Streams what answers a question (formats.md, section 17). Proving: every entry of a range with its proof, and
+    the client filters, so that nothing can be left out. Preview: the matches that the server finds, each with
+    the proof that it is there, and no proof that there are no others.
+    """
     ListFindings: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListFindingsRequest, _audit_service_pb2.ListFindingsResponse]  # type: ignore[assignment]
-    """Provisional. Lists findings: what the ledger's own detections noticed. An operator's word."""
+    """Lists findings: what the ledger's own detections noticed in a register. An operator's word, and proof of
+    nothing: `daybook audit` runs the same detections over what it has verified. A server that runs none
+    answers UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    """
     ExportEvidence: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportEvidenceRequest, _audit_service_pb2.ExportEvidenceResponse]  # type: ignore[assignment]
-    """Provisional. Streams the bytes of an evidence pack."""
+    """Streams the bytes of an evidence pack: a ZIP file of records with their receipts, and of all that is
+    needed to verify them offline (docs/evidence.md). Verify it as any other: it is the server's work.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls for auditors; none changes anything. A request names its register and its tree sizes: size 0 asks
     for the latest, and the answer says which size that was. Hashes are SHA-256, 32 raw bytes; notes are
-    C2SP signed notes, verbatim. QueryRecords, ListFindings and ExportEvidence are provisional: their
-    messages may change, and until they are served they answer UNIMPLEMENTED, NOT_YET_AVAILABLE.
+    C2SP signed notes, verbatim.
     """
 
     @_abc_1.abstractmethod
@@ -183,7 +196,10 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.QueryRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.QueryRecordsResponse], _abc.AsyncIterator[_audit_service_pb2.QueryRecordsResponse]]:
-        """Provisional. Streams the entries that answer a question (formats.md, section 17)."""
+        """Streams what answers a question (formats.md, section 17). Proving: every entry of a range with its proof, and
+        the client filters, so that nothing can be left out. Preview: the matches that the server finds, each with
+        the proof that it is there, and no proof that there are no others.
+        """
 
     @_abc_1.abstractmethod
     def ListFindings(
@@ -191,7 +207,10 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListFindingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListFindingsResponse, _abc.Awaitable[_audit_service_pb2.ListFindingsResponse]]:
-        """Provisional. Lists findings: what the ledger's own detections noticed. An operator's word."""
+        """Lists findings: what the ledger's own detections noticed in a register. An operator's word, and proof of
+        nothing: `daybook audit` runs the same detections over what it has verified. A server that runs none
+        answers UNIMPLEMENTED, NOT_YET_AVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def ExportEvidence(
@@ -199,6 +218,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ExportEvidenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportEvidenceResponse], _abc.AsyncIterator[_audit_service_pb2.ExportEvidenceResponse]]:
-        """Provisional. Streams the bytes of an evidence pack."""
+        """Streams the bytes of an evidence pack: a ZIP file of records with their receipts, and of all that is
+        needed to verify them offline (docs/evidence.md). Verify it as any other: it is the server's work.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

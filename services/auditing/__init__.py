@@ -1,0 +1,1 @@
+"""The auditor's work: what a verified ledger shows of lateness, completeness and conduct."""

@@ -1,0 +1,186 @@
+"""How late decisions were registered, counted: what the plots and their tables are drawn from.
+
+Of bounded size whatever there is to count: days become spans of days, and dates that no decision of such a
+ledger can have are counted at the edge.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from ledger.records import DecisionRegistered
+from services.auditing.facts import Fact
+from services.auditing.lateness import Explained, Lateness, LatenessJudge, Verdict
+from services.auditing.working_days import OutsideCalendarError, london_day
+
+MAX_CELLS: Final = 2_048
+"""Cells of the timeline: a class of decisions of one span of days, registered in one span of days."""
+
+FIRST_DAY: Final = date(1990, 1, 1).toordinal()
+LAST_DAY: Final = date(2100, 12, 31).toordinal()
+"""The days that are told apart; what is before or after counts as the first or the last."""
+
+LAGS: Final = (0, 1, 2, 3, 4, 5, 6, 11, 21, 61, 251)
+"""From how many working days on each bar of the histogram counts; the last has no end."""
+
+
+class Timing(StrEnum):
+    """The class of a decision, as a reader is told it."""
+
+    IN_TIME = "provably in time"
+    EXEMPT = "provably late, for a reason that the profile exempts"
+    LATE_EXPLAINED = "provably late, explained"
+    LATE = "provably late, not explained"
+    IMPOSSIBLE = "impossible: dated after the witnesses had it"
+    UNDETERMINED = "not decided by the witnesses"
+    NO_LIMIT = "no limit in the profile"
+
+
+def timing(lateness: Lateness) -> Timing:
+    """Return the class of a decision."""
+    match lateness.verdict:
+        case Verdict.IN_TIME:
+            return Timing.IN_TIME
+        case Verdict.EXEMPT:
+            return Timing.EXEMPT
+        case Verdict.LATE:
+            return Timing.LATE if lateness.explained is Explained.NO else Timing.LATE_EXPLAINED
+        case Verdict.IMPOSSIBLE:
+            return Timing.IMPOSSIBLE
+        case Verdict.NO_LIMIT:
+            return Timing.NO_LIMIT
+        case Verdict.UNDETERMINED:
+            return Timing.UNDETERMINED
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Decisions of one class: the first days (ordinals) of their spans, and how many they are."""
+
+    decided: int
+    registered: int
+    timing: Timing
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was counted. `span` is how many days a cell has on each side.
+
+    `registers` counts the classes of each register, `months` those of each month of decision, by the first
+    day's ordinal. `unplaced` decisions have no not-after, so no day of registration. `at_least` and `at_most`
+    count lags by their place in `LAGS`; None where the witnesses state no such side.
+    """
+
+    registers: Mapping[str, Mapping[Timing, int]]
+    months: Mapping[int, Mapping[Timing, int]]
+    cells: tuple[Cell, ...]
+    span: int
+    unplaced: int
+    at_least: Mapping[int | None, int]
+    at_most: Mapping[int | None, int]
+
+    @property
+    def totals(self) -> Mapping[Timing, int]:
+        """The classes of all registers together."""
+        return sum(map(Counter, self.registers.values()), Counter[Timing]())
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions were counted."""
+        return sum(self.totals.values())
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts decisions one by one. What comes of it does not depend on their order."""
+
+    _registers: defaultdict[str, Counter[Timing]] = field(default_factory=lambda: defaultdict(Counter))
+    _months: defaultdict[int, Counter[Timing]] = field(default_factory=lambda: defaultdict(Counter))
+    _cells: Counter[tuple[int, int, Timing]] = field(default_factory=Counter[tuple[int, int, Timing]])
+    _shift: int = 0
+    _unplaced: int = 0
+    _at_least: Counter[int | None] = field(default_factory=Counter[int | None])
+    _at_most: Counter[int | None] = field(default_factory=Counter[int | None])
+
+    def take(self, facts: Iterable[Fact], judge: LatenessJudge) -> None:
+        """Count the decisions among facts, each as it was first registered."""
+        for fact in facts:
+            if isinstance(fact.record, DecisionRegistered):
+                self.add(fact.register, judge.judge(fact.record, fact.accepted_at, fact.bounds))
+
+    def add(self, register: str, lateness: Lateness) -> None:
+        """Count one decision."""
+        kind = timing(lateness)
+        decided = _day(lateness.decided.latest)
+        self._registers[register][kind] += 1
+        self._months[_month(decided)][kind] += 1
+        lag = lateness.lag
+        self._at_least[_bar(lag.at_least)] += 1
+        self._at_most[_bar(lag.at_most)] += 1
+        if lateness.bounds.not_after is None:
+            self._unplaced += 1
+            return
+        registered = _day(lateness.bounds.not_after)
+        self._cells[decided >> self._shift, registered >> self._shift, kind] += 1
+        while len(self._cells) > MAX_CELLS:
+            self._widen()
+
+    def _widen(self) -> None:
+        wider: Counter[tuple[int, int, Timing]] = Counter()
+        for (decided, registered, kind), count in self._cells.items():
+            wider[decided >> 1, registered >> 1, kind] += count
+        self._cells, self._shift = wider, self._shift + 1
+
+    def figures(self) -> Figures:
+        """Return what was counted by now."""
+        cells = (
+            Cell(max(decided << self._shift, FIRST_DAY), max(registered << self._shift, FIRST_DAY), kind, count)
+            for (decided, registered, kind), count in self._cells.items()
+        )
+        order = list(Timing)
+        return Figures(
+            registers={name: dict(counts) for name, counts in sorted(self._registers.items())},
+            months={month: dict(counts) for month, counts in sorted(self._months.items())},
+            cells=tuple(
+                sorted(cells, key=lambda each: (order.index(each.timing), each.decided, each.registered))
+            ),
+            span=1 << self._shift,
+            unplaced=self._unplaced,
+            at_least=dict(self._at_least),
+            at_most=dict(self._at_most),
+        )
+
+
+def lag_names() -> list[str]:
+    """Return what each place of `LAGS` counts, in words: ``3``, ``6 to 10``, ``251 or more``."""
+    names = [str(low) if high == low + 1 else f"{low} to {high - 1}" for low, high in pairwise(LAGS)]
+    return [*names, f"{LAGS[-1]} or more"]
+
+
+def _bar(lag: int | None) -> int | None:
+    return None if lag is None else bisect_right(LAGS, lag) - 1
+
+
+@lru_cache(maxsize=4_096)
+def _month(day: int) -> int:
+    """Return the first day of the month of a day, both ordinals."""
+    return date.fromordinal(day).replace(day=1).toordinal()
+
+
+@lru_cache(maxsize=4_096)
+def _day(seconds: int) -> int:
+    """Return the ordinal of a London day, at the edge where there is no such or it is beyond."""
+    try:
+        day = london_day(seconds).toordinal()
+    except OutsideCalendarError:
+        return FIRST_DAY if seconds < 0 else LAST_DAY
+    return min(max(day, FIRST_DAY), LAST_DAY)

@@ -1,0 +1,126 @@
+"""The numbers behind the plots, as tables: classes by register, classes by month, lags."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Final
+
+from services.auditing.report.figures import FIRST_DAY, LAST_DAY, Figures, Timing, lag_names
+from services.auditing.report.marks import MARKS, swatch
+from services.auditing.report.markup import Markup, cut, join, tag
+from services.auditing.report.tables import table
+from services.auditing.report.words import many
+
+MAX_ROWS: Final = 60
+"""Rows of a table; the rest is one row more."""
+
+MONTHS: Final = 36
+"""Months that are told one by one; of more, years are."""
+
+_NAME: Final = 200
+
+_EDGES: Final = {
+    date.fromordinal(FIRST_DAY).year: " or before",
+    date.fromordinal(LAST_DAY).year: " or after",
+}
+"""What the first and the last year count as well."""
+
+
+def classes_table(figures: Figures) -> Markup:
+    """Return how many decisions are of each class, with the mark by which the plot shows it."""
+    totals, decisions = figures.totals, figures.decisions
+    rows = [
+        (
+            join([swatch(each), " ", _capital(each)]),
+            f"{totals.get(each, 0):,}",
+            _share(totals.get(each, 0), decisions),
+        )
+        for each in MARKS
+    ]
+    total = ("All decisions", f"{decisions:,}", _share(decisions, decisions))
+    return table("Decisions by when they were registered", ("Class", "Decisions", "Share"), rows, total)
+
+
+def registers_table(figures: Figures) -> Markup:
+    """Return the classes of each register."""
+    rows = [(cut(name, _NAME), counts) for name, counts in figures.registers.items()]
+    return _by(
+        "The same by register", "Register", [(name, counts) for name, counts in rows], figures, "more registers"
+    )
+
+
+def months_table(figures: Figures) -> Markup:
+    """Return the classes of each month of decision, or of each year where there are many months."""
+    by_month = len(figures.months) <= MONTHS
+    grouped: dict[str, Counter[Timing]] = {}
+    for month, counts in figures.months.items():
+        day = date.fromordinal(month)
+        name = f"{day:%B} {day.year}" if by_month else str(day.year)
+        grouped.setdefault(name + _EDGES.get(day.year, ""), Counter()).update(counts)
+    span = "Month" if by_month else "Year"
+    return _by(
+        f"The same by {span.lower()} of decision",
+        span,
+        list(grouped.items()),
+        figures,
+        f"other {span.lower()}s",
+    )
+
+
+def _by(
+    caption: str, first: str, rows: list[tuple[str, Mapping[Timing, int]]], figures: Figures, others: str
+) -> Markup:
+    present = [each for each in MARKS if figures.totals.get(each)]
+    shown, rest = rows[:MAX_ROWS], rows[MAX_ROWS:]
+    if rest:
+        summed: Counter[Timing] = Counter()
+        for _, counts in rest:
+            summed.update(counts)
+        shown = [*shown, (f"{len(rest):,} {others}", summed)]
+    columns = (first, "Decisions", *(_capital(each) for each in present))
+    return table(caption, columns, (_counts(name, counts, present) for name, counts in shown))
+
+
+def _counts(name: str, counts: Mapping[Timing, int], present: list[Timing]) -> tuple[str, ...]:
+    return (name, f"{sum(counts.values()):,}", *(f"{counts.get(each, 0):,}" for each in present))
+
+
+def lags_table(figures: Figures) -> Markup:
+    """Return the lags: at least so many working days, and at most."""
+    return table(
+        "Working days from decision to registration",
+        ("Working days", "Decisions that took at least so long", "Decisions that took at most so long"),
+        _lags(figures),
+    )
+
+
+def _lags(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    for place, name in [*enumerate(lag_names()), (None, "not proved by the witnesses")]:
+        yield name, f"{figures.at_least.get(place, 0):,}", f"{figures.at_most.get(place, 0):,}"
+
+
+def in_a_sentence(figures: Figures) -> str:
+    """Return the classes in words, for somebody who reads no table."""
+    totals = figures.totals
+    said = [f"{totals[each]:,} {each.value}" for each in MARKS if totals.get(each)]
+    return f"Of {many(figures.decisions, 'decision')}: {'; '.join(said)}."
+
+
+def lags_explained() -> Markup:
+    """Return what the two columns of lags mean."""
+    return tag(
+        "p",
+        "Witnesses prove two moments: the last at which they did not have a record yet, and the first at "
+        "which they had it. Working days are counted from the decision to each of them, so a lag is known "
+        "between two numbers.",
+    )
+
+
+def _share(count: int, of: int) -> str:
+    return f"{100 * count / of:.1f}\u00a0%" if of else "0.0\u00a0%"
+
+
+def _capital(timing: Timing) -> str:
+    return f"{timing.value[:1].upper()}{timing.value[1:]}"

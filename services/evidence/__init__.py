@@ -1,0 +1,1 @@
+"""Evidence packs: records and their proofs in one bag that verifies without the ledger, years later."""

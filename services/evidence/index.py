@@ -1,0 +1,58 @@
+"""The exhibit index of a pack, as a stranger may have written it: its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ledger.errors import MalformedError
+from services.evidence.exhibits import MAX_EXHIBITS
+from services.evidence.layout import CLOSED, OPEN, PACK_TYPE
+
+_INDEX_TEXTS: Final = ("identifier", "ledger_origin", "register", "selection", "source", "tool", "variant")
+_EXHIBIT: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "label": str,
+    "register": str,
+    "index": int,
+    "record_type": (str, type(None)),
+    "record_id": (str, type(None)),
+    "version": (int, type(None)),
+    "sha256": str,
+    "receipt": str,
+    "record": str,
+    "text": str,
+    "disclosed": bool,
+}
+
+
+def check_index(index: Mapping[str, Any]) -> None:
+    """See that an index has the shape of one: raises MalformedError.
+
+    What it says is held against the receipts later.
+    """
+    if index.get("type") != PACK_TYPE:
+        raise MalformedError(f"not an index of type {PACK_TYPE}")
+    if any(not isinstance(index.get(name), str) for name in _INDEX_TEXTS):
+        raise MalformedError(f"{', '.join(_INDEX_TEXTS)}: one is missing, or no text")
+    if index["variant"] not in (OPEN, CLOSED):
+        raise MalformedError("variant is not open or closed")
+    exhibits, keys = index.get("exhibits"), index.get("keys")
+    if not isinstance(exhibits, list) or not 1 <= len(exhibits) <= MAX_EXHIBITS or not isinstance(keys, list):
+        raise MalformedError("no list of exhibits, or none of keys")
+    for listed in exhibits:
+        _check_members(listed, _EXHIBIT, "an exhibit")
+        if listed["disclosed"] and index["variant"] == OPEN:
+            raise MalformedError("an open pack with a disclosure")
+    for listed in keys:
+        _check_members(listed, {"path": str, "index": int, "record_type": str}, "a key")
+    for name in ("label", "receipt"):
+        if len({listed[name] for listed in exhibits}) != len(exhibits):
+            raise MalformedError(f"two exhibits have one {name}")
+
+
+def _check_members(value: object, members: Mapping[str, Any], what: str) -> None:
+    if not isinstance(value, dict) or value.keys() != members.keys():
+        raise MalformedError(f"{what} has other members than it must have")
+    for name, wanted in members.items():
+        if not isinstance(value[name], wanted) or (isinstance(value[name], bool) and wanted is not bool):
+            raise MalformedError(f"{what}: {name} is not of its type")

@@ -1,0 +1,41 @@
+"""Who made a pack: a signed note over its tag manifests, which vouch for every other byte of it.
+
+It says who packed, and no more: what the records prove, their receipts prove.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from ledger.errors import MalformedError
+from ledger.notes import SignerKey, VerifierKey, open_note, sign_note
+from services.evidence.bag import ALGORITHMS
+
+SIGNATURE_TYPE: Final = "daybook.evidence-signature/1"
+
+
+def signature_text(identifier: str, variant: str, tag_manifests: Mapping[str, bytes]) -> bytes:
+    """Return what is signed: the type, which pack, which variant, and the digest of each tag manifest."""
+    lines = [SIGNATURE_TYPE, identifier, variant]
+    for algorithm in ALGORITHMS:
+        name = f"tagmanifest-{algorithm}.txt"
+        lines.append(f"{algorithm} {hashlib.new(algorithm, tag_manifests[name]).hexdigest()} {name}")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def sign_pack(identifier: str, variant: str, tag_manifests: Mapping[str, bytes], key: SignerKey) -> bytes:
+    """Return the note by which the packer signs the tag manifests."""
+    return sign_note(signature_text(identifier, variant, tag_manifests), [key])
+
+
+def verify_signature(
+    note: bytes, identifier: str, variant: str, tag_manifests: Mapping[str, bytes], key: VerifierKey
+) -> None:
+    """Return where the packer's note holds; raise MalformedError or SignatureError otherwise."""
+    opened = open_note(note, [key])
+    if opened.text != signature_text(identifier, variant, tag_manifests):
+        raise MalformedError("the signed text is not of these tag manifests")
+    if opened.trimmed() != note:
+        raise MalformedError("a line beside the packer's signature")
