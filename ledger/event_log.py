@@ -188,9 +188,7 @@ class LogStore(Store, Protocol):
         ...
 
     def publish_notes(self, notes: Mapping[str, StoredNote]) -> None:
-        """Keep newly signed notes, by register, and let their outbox rows be sent.
-
-        They are durable with the next commit: should they be lost before, the same heads are signed again.
+        """Keep newly signed notes, by register, and let their outbox rows be sent. Durable on return.
 
         A note whose size is kept already stays as it is. Where there is no outbox row, because it was sent or
         never made, there is one afterwards. Rows of smaller sizes that were never signed are dropped: nobody

@@ -194,9 +194,6 @@ _HOLD: Final = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
 
 _PATIENTLY: Final = "SET LOCAL lock_timeout = '2s'"
 
-_UNHURRIED: Final = "SET LOCAL synchronous_commit = off"
-"""For a transaction that can be made again from what is durable."""
-
 _END_HOLDER: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted
@@ -728,8 +725,14 @@ class PostgresStore:
             except StoreError as error:
                 if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable) or not left:
                     raise
-            self._rows(_END_HOLDER, (topic, partition))
+            self._end_holder(topic, partition)
         raise AssertionError("the last try returns or raises")
+
+    def _end_holder(self, topic: str, partition: int) -> None:
+        with self._transaction() as writer, writer.transaction():
+            # A connection belongs to whoever logged in, and only he may end it, whatever role is set for it.
+            writer.execute("SET LOCAL ROLE NONE")
+            writer.execute(_END_HOLDER, (topic, partition))
 
     def _take_over(self, topic: str, partition: int) -> Position:
         with self._transaction() as writer, writer.transaction(), writer.cursor(binary=True) as cursor:
@@ -739,9 +742,9 @@ class PostgresStore:
             return Position(topic, partition, *held)
 
     def publish_notes(self, notes: Mapping[str, StoredNote]) -> None:
-        """Keep newly signed notes, by register, and let their outbox rows be sent.
+        """Keep newly signed notes, by register, and let their outbox rows be sent. Durable on return.
 
-        They may be lost with a server that dies soon: then the heads are signed again, with the same notes.
+        Were they lost after they were sent, and the head had moved, nobody would sign them again.
         """
         if not notes:
             return
@@ -751,7 +754,6 @@ class PostgresStore:
         with self._transaction() as writer:
             with writer.pipeline():
                 writer.execute(_BEGIN)
-                writer.execute(_UNHURRIED)
                 _keep_notes(
                     writer,
                     [

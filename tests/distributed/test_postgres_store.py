@@ -14,6 +14,7 @@ from random import Random
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError
 from ledger.event_log import (
@@ -160,10 +161,16 @@ def test_taking_over_raises_the_epoch_and_changes_nothing_else(store: PostgresSt
     assert store.take_over("another topic", 0) == replace(first, topic="another topic")
 
 
+@pytest.mark.parametrize("role", [None, APPLICATION_ROLE])
 def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partition(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str, role: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """False if a paused process kept its successor out, or what it was to commit were there in the end."""
+    """False if a paused process kept its successor out, or what it was to commit were there in the end.
+
+    Services log in as one user and take the role of the application.
+    """
+    if role is not None:
+        database = make_conninfo(database, options=f"-c role={role}")
     reached, go_on = threading.Event(), threading.Event()
     copy = postgres_module._copy_entries
 
