@@ -16,18 +16,32 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import grpc
 import uvloop
 
 from ledger.stores.sqlite import PAGE_SIZE
-from tests.bench import at_a_million, detecting, distributed, evidencing, registering, sealing, witnessing
+from tests.bench import (
+    at_a_million,
+    auditing,
+    detecting,
+    distributed,
+    evidencing,
+    registering,
+    sealing,
+    witnessing,
+)
 from tests.bench.measure import Measure
+
+_LETTERS: Final = "abcdefghijklmno"
 
 
 def main() -> None:
     """Run the measures that are asked for."""
-    asked = set("".join(sys.argv[1:])) or set("abcdefghijklmn")
+    asked = set("".join(sys.argv[1:])) or set(_LETTERS)
+    if not asked <= set(_LETTERS):
+        sys.exit(f"usage: python -m tests.bench [LETTER …], of {_LETTERS[0]} to {_LETTERS[-1]}; none for all")
     found: list[Measure] = []
     if asked & set("abc"):
         found += uvloop.run(registering.run(asked))
@@ -43,6 +57,8 @@ def main() -> None:
         found += detecting.run()
     if "n" in asked:
         found += evidencing.run()
+    if "o" in asked:
+        found += auditing.run()
     machine = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
