@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
@@ -36,6 +37,12 @@ PAUSE: Final = 0.1
 REST: Final = 3.0
 """Rest after each few entries, as a multiple of the time that these took: commits have the processor first."""
 
+SHOW: Final = 5.0
+"""Seconds after which what was found is shown, while there is always more to look at."""
+
+SHOW_REST: Final = 9.0
+"""Rest after each showing, as a multiple of the time that it took."""
+
 FIRST_DELAY: Final = 1.0
 """Seconds after a first failure until it is tried again; twice as long after each further one."""
 
@@ -56,14 +63,35 @@ class Findings(Protocol):
         ...
 
 
+class Showing(Protocol):
+    """What shows elsewhere what a lookout has found, for those who cannot ask it."""
+
+    def show(self, lookout: Lookout, *, all_seen: bool) -> None:
+        """Show what has changed, in the lookout's thread. `all_seen`: there is nothing more to look at now.
+
+        Called often, and again after it has failed. Raises StoreError.
+        """
+        ...
+
+
 class Finder(Collector):
-    """Finds in one ledger. `run` is its task until it is cancelled; then `close`. For the event loop."""
+    """Finds in one ledger. `run` is its task until it is cancelled; then `close`. For the event loop.
+
+    What it finds is told by `page`, and shown by `showing` besides.
+    """
 
     def __init__(
-        self, ledger: LedgerView, published: Published, path: Path, clock: Callable[[], float] = time.time
+        self,
+        ledger: LedgerView,
+        published: Published,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        showing: Showing | None = None,
     ) -> None:
         self._published = published
         self._lookout = Lookout(ledger, path, clock)
+        self._showing = showing
+        self._shown_at = time.monotonic()
         self._thread = ThreadPoolExecutor(1, "detections")
         self._failures = 0
         self._trouble: str | None = None
@@ -74,6 +102,7 @@ class Finder(Collector):
             changed = self._published.changed()
             try:
                 await self._look()
+                await self._show(all_seen=True)
             except Exception as error:
                 await asyncio.sleep(await self._failed(error))
                 continue
@@ -129,6 +158,17 @@ class Finder(Collector):
                 began = time.monotonic()
                 await self._work(self._lookout.take, register, size, policy)
                 await asyncio.sleep(REST * (time.monotonic() - began))
+                if time.monotonic() - self._shown_at >= SHOW:
+                    await self._show(all_seen=False)
+
+    async def _show(self, *, all_seen: bool) -> None:
+        """Have it shown what was found."""
+        if self._showing is None:
+            return
+        began = time.monotonic()
+        await self._work(partial(self._showing.show, self._lookout, all_seen=all_seen))
+        self._shown_at = time.monotonic()
+        await asyncio.sleep(SHOW_REST * (self._shown_at - began))
 
     def _behind(self) -> list[tuple[str, int, Policy | None]]:
         """Return the registers of which there is more to look at, up to which sizes, and under which policy."""

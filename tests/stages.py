@@ -15,20 +15,20 @@ from typing import Final
 BIN: Final = Path(sys.executable).parent
 PYTEST: Final = [str(BIN / "pytest"), "-q", "--no-header"]
 IN_PARALLEL: Final = ["-n", "2", "--dist", "worksteal"]
+FILE_BY_FILE: Final = ["-n", "2", "--dist", "loadfile"]
+"""For tests that share what is slow to start, as a ledger, a broker or a database server, with their file."""
 
 STAGES: Final = (
     ("check: format, lint, types, generated files", ["make", "--no-print-directory", "check"]),
     ("ledger: formats, proofs, rules", [*PYTEST, *IN_PARALLEL, "tests/ledger", "tests/stores", "tests/faults"]),
     ("services: gRPC, HTTP, client, command line", [*PYTEST, *IN_PARALLEL, "tests/services"]),
     (
-        "journeys: real servers, documents, foreign clients",
-        [*PYTEST, "tests/journeys", "tests/docs", "tests/interop"],
+        "journeys: real servers, documents, foreign clients, SIGKILL under load",
+        [*PYTEST, *FILE_BY_FILE, "tests/journeys", "tests/docs", "tests/interop", "tests/hammer"],
     ),
-    ("hammer: SIGKILL under load", [*PYTEST, "tests/hammer"]),
     (
         "distributed: Kafka, PostgreSQL, every service",
-        # A file at a time: each worker has one broker and one database server for all its files.
-        [*PYTEST, "-n", "2", "--dist", "loadfile", "-m", "not soak", "tests/distributed"],
+        [*PYTEST, *FILE_BY_FILE, "-m", "not soak", "tests/distributed"],
     ),
     ("structure: imports, layout", [*PYTEST, "tests/test_imports.py"]),
 )

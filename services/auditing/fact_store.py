@@ -21,7 +21,9 @@ from services.auditing.detections.rules import RULES
 from services.auditing.found import Found
 
 APPLICATION_ID: Final = 0x64626631  # "dbf1"
-_LAYOUT: Final = 2
+LAYOUT: Final = 3
+"""The number of the tables below, which changes with them."""
+
 _CACHE: Final = 48 * 1024
 """KiB of pages that SQLite keeps."""
 
@@ -71,6 +73,9 @@ CREATE TABLE returns (
     count INTEGER NOT NULL, first INTEGER, last INTEGER, is_open INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX returns_by_series ON returns (series, earliest);
+CREATE TABLE after_returns (
+    place INTEGER PRIMARY KEY, added INTEGER NOT NULL, returned INTEGER NOT NULL
+) STRICT;
 CREATE TABLE matters (
     id INTEGER PRIMARY KEY, register INTEGER NOT NULL, name TEXT NOT NULL,
     top INTEGER, top_place INTEGER, is_open INTEGER NOT NULL, UNIQUE (register, name)
@@ -114,7 +119,7 @@ CREATE TABLE findings (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX findings_in_order ON findings (register, first, detection, key);
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {_LAYOUT};
+PRAGMA user_version = {LAYOUT};
 """
 
 _INDEXES: Final = {
@@ -153,7 +158,7 @@ class FactStore:
                 connection.execute(f"PRAGMA cache_size = -{_CACHE}")
                 if not tables:
                     self._make(connection)
-                elif layout != _LAYOUT or dict(connection.execute("SELECT * FROM about")) != self._made_under:
+                elif layout != LAYOUT or dict(connection.execute("SELECT * FROM about")) != self._made_under:
                     _drop_everything(connection)
                     self._make(connection)
             except BaseException:
@@ -204,6 +209,10 @@ class FactStore:
     def write(self, statement: str, values: tuple[object, ...] = ()) -> int:
         """Write, and return the id of the row that was made."""
         return self._connection.execute(statement, values).lastrowid or 0
+
+    def write_named(self, statement: str, values: Mapping[str, object]) -> None:
+        """Write, with values by their names."""
+        self._connection.execute(statement, values)
 
     def write_all(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         """Write many rows."""

@@ -3,7 +3,8 @@
 Four times meet here. A department claims when it decided and when it captured, the ledger claims when it
 accepted, and witnesses prove between which two moments the entry came into the history that they have seen.
 The verdict rests on the witnessed times alone (formats.md, section 15). The deadline comes from a policy
-profile and is no law.
+profile and is no law. Beside it stands whether the decision was added or changed after a return, by the order
+of its register (section 16): that is a class of its own, and a decision may be both in time and after a return.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 from ledger.records import Decision
 from ledger.timeline import Bounds
 from ledger.values import Partial, partial
+from services.auditing.after_returns import AfterReturn, AfterReturnKind
 from services.auditing.profile_types import LateRegistration, Limit, Profile
 from services.auditing.profiles import identity, limit_for
 from services.auditing.working_days import (
@@ -75,7 +77,8 @@ class Lateness:
 
     `limit` is the profile's limit for it, None where there is none. `deadline` is the last second by which the
     entry was to be witnessed; None without a limit, and where the calendar does not reach so far. `at_award`
-    says that the award date is what sets it. `profile` is the profile's identity.
+    says that the award date is what sets it. `profile` is the profile's identity. `after_return` is the return
+    that it was added or changed after, None for none.
     """
 
     verdict: Verdict
@@ -90,6 +93,7 @@ class Lateness:
     at_award: bool
     counted_in: Calendar
     profile: str
+    after_return: AfterReturn | None = None
 
     @property
     def calendar(self) -> str:
@@ -118,7 +122,7 @@ class Lateness:
             uncertain = (
                 " Two quorums of this policy need not share a witness, so the two times may not be compared."
             )
-        return f"{self.verdict[:1].upper()}{self.verdict[1:]}. {self._why()}{uncertain}"
+        return f"{self.verdict[:1].upper()}{self.verdict[1:]}. {self._why()}{uncertain}{self._after()}"
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -139,6 +143,8 @@ class Lateness:
             "lag_at_most": lag.at_most,
             "late_reason": self.late_reason,
             "explained": self.explained.value,
+            "after_return": self.after_return.kind.value if self.after_return is not None else None,
+            "return": self.after_return.returned if self.after_return is not None else None,
             "calendar": self.calendar,
             "profile": self.profile,
         }
@@ -151,6 +157,14 @@ class Lateness:
             return working_days_between(self.counted_in, london_day(decided), london_day(witnessed))
         except OutsideCalendarError:
             return None
+
+    def _after(self) -> str:
+        if self.after_return is None:
+            return ""
+        after = self.after_return
+        if after.kind is AfterReturnKind.ADDED:
+            return f" It was added after the return at entry {after.returned}, which should have counted it."
+        return f" It was changed after the return at entry {after.returned}, into or out of what that counts."
 
     def _why(self) -> str:
         before, after = self.bounds.not_before, self.bounds.not_after
@@ -199,12 +213,14 @@ class LatenessJudge:
         self._calendar = calendar
         self._profile = identity(profile)
 
-    def judge(self, decision: Decision, accepted_at: float, bounds: Bounds) -> Lateness:
+    def judge(
+        self, decision: Decision, accepted_at: float, bounds: Bounds, after_return: AfterReturn | None = None
+    ) -> Lateness:
         """Judge when a decision was registered against when it is stated to have been decided.
 
         `accepted_at` (POSIX seconds) and `bounds` are those of the entry that registered it, version 1. A
         correction that restates `decided_at` is judged with the same two: it does not change when the decision
-        was registered.
+        was registered. `after_return` is passed on: it depends on the register, and not on the decision alone.
         """
         decided = partial(decision.decided_at)
         limit = limit_for(self._rule.limits, decision) if self._rule is not None else None
@@ -239,6 +255,7 @@ class LatenessJudge:
             at_award,
             self._calendar,
             self._profile,
+            after_return,
         )
 
     def _deadline(self, decided: int, working_days: int) -> int | None:

@@ -34,6 +34,9 @@ from services.auditing.terms_in_force import ledger_terms
 BATCH: Final = 64
 """Entries that are taken in one go: some ten milliseconds, in which other threads wait for the processor."""
 
+PAGE: Final = 500
+"""Findings that are read in one go, where all of a register are."""
+
 OVERDUE_SECONDS: Final = 60
 """Seconds after which it is looked again for what has become overdue, where nothing was added."""
 
@@ -120,8 +123,7 @@ class Lookout(AbstractContextManager["Lookout"]):
         if seen > head:
             _log.warning("detections begin anew", register=register, seen=seen, held=head)
             self.close()
-            for suffix in _BESIDE:
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            forget(self._path)
             return self.is_behind(register, size, head)
         return seen < size
 
@@ -143,20 +145,35 @@ class Lookout(AbstractContextManager["Lookout"]):
     def page(self, register: str, after: Place | None, most: int) -> FoundPage:
         """Return at most `most` findings of a register, behind a place or from the beginning.
 
-        What may have become overdue is looked for first, or what new entries settle, where that was not just
-        done. Raises RejectedError BACKEND_DOWN while the file is not open.
+        They are settled first, where that is due. Raises RejectedError BACKEND_DOWN while the file is not open.
         """
         if self._detector is None:
             raise RejectedError(Reason.BACKEND_DOWN, "the detections do not run now; ask again")
-        now = self._clock()
-        if self._settled_at is None or not 0 <= now - self._settled_at < OVERDUE_SECONDS:
-            self._detector.settle(int(now))
-            self._settled_at = now
+        self.settle()
         page = self._detector.page(register, after or BEGINNING, most + 1)
         shown = page[:most]
         last = shown[-1][0] if shown else None
         more = last is not None and (len(page) > most or bool(self._detector.page(register, last, 1)))
         return FoundPage(self.size(register), tuple(found for _, found in shown), last if more else None)
+
+    def settle(self) -> bool:
+        """Look for what may have become overdue, or what new entries settle; tell whether that was due.
+
+        It is not where that was just done.
+        """
+        now = self._clock()
+        if self._settled_at is not None and 0 <= now - self._settled_at < OVERDUE_SECONDS:
+            return False
+        self._opened().settle(int(now))
+        self._settled_at = now
+        return True
+
+    def found(self, register: str) -> Iterator[list[tuple[Place, Found]]]:
+        """Yield every finding of a register with its place, in order and a few at a time, as last settled."""
+        after: Place = BEGINNING
+        while page := self._opened().page(register, after, PAGE):
+            yield page
+            after = page[-1][0]
 
     def _opened(self) -> Detector:
         if self._detector is None:
@@ -169,3 +186,9 @@ class Lookout(AbstractContextManager["Lookout"]):
         entries = self._ledger.reader(register).entries(begin, end)
         for index, (entry, bound) in enumerate(zip(entries, bounds, strict=True), begin):
             yield fact_of(register, index, entry, bound)
+
+
+def forget(path: Path) -> None:
+    """Delete the file in which a lookout remembers, where there is one: nobody may have it open."""
+    for suffix in _BESIDE:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

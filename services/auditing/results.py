@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.auditing.after_returns import AfterReturnCounts
 from services.auditing.found import Severity
 
 Span = tuple[int, int]
@@ -103,7 +104,7 @@ class RegisterVerdict:
     `checkpoint` is the latest note that was verified, empty where none was; `cosigned_by` names the witnesses
     on it and `sealed_at` is when its quorum was met, by their clocks (POSIX seconds; None without witnesses).
     `anchored` is the largest size that the governing register carries, None for none. `counts` are of all
-    `size` entries.
+    `size` entries, and so are `after_returns`; None where no detection was run.
     """
 
     register: str
@@ -121,6 +122,7 @@ class RegisterVerdict:
     is_closed: bool
     counts: Counts
     findings: tuple[AuditFinding, ...]
+    after_returns: AfterReturnCounts | None = None
 
     @property
     def added(self) -> int:

@@ -10,8 +10,10 @@ from ledger import base64
 from ledger.checkpoints import OpenedCheckpoint
 from ledger.governing import GOVERNING
 from ledger.witnessing import Policy
+from services.auditing.after_returns import AfterReturnCounts
 from services.auditing.audit_state import AuditState
 from services.auditing.open_questions import left_open
+from services.auditing.remembered.after_returns import kept_after_returns
 from services.auditing.results import (
     AuditFinding,
     AuditResult,
@@ -122,6 +124,7 @@ class _Summary:
             is_closed=is_closed,
             counts=self._counts(register),
             findings=findings,
+            after_returns=self._after_returns(register),
         )
 
     def _standing(self, register: str, findings: Sequence[AuditFinding]) -> tuple[Standing, str]:
@@ -161,6 +164,12 @@ class _Summary:
     def _counts(self, register: str) -> Counts:
         rows = self._state.notebook.rows("SELECT kind, entries FROM counted WHERE register = ?", (register,))
         return Counts(**dict(rows))
+
+    def _after_returns(self, register: str) -> AfterReturnCounts | None:
+        if not self._asked.detects or register == GOVERNING:
+            return None
+        with kept_after_returns(self._state.detections) as kept:
+            return kept.counts(register)
 
 
 def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from services.auditing.after_returns import AfterReturnCounts
 from services.auditing.results import AuditFinding, AuditResult, Promises, RegisterVerdict
 from services.auditing.windows import shown_time
 
@@ -71,8 +72,17 @@ def _register(verdict: RegisterVerdict) -> Iterator[str]:
     counted = [f"{count:,} {name}" for name, count in asdict(verdict.counts).items() if count]
     if counted:
         yield f"  {', '.join(counted)}"
+    if verdict.after_returns is not None and verdict.after_returns.either:
+        yield f"  {_after_returns(verdict.after_returns)}"
     yield from (f"  {each}" for each in verdict.details)
     yield from _findings(verdict.findings)
+
+
+def _after_returns(counts: AfterReturnCounts) -> str:
+    said = [f"{counts.added:,} added after the return that should have counted them"] if counts.added else []
+    if counts.changed:
+        said.append(f"{counts.changed:,} changed after a return, into or out of what it counts")
+    return f"Decisions by the returns before them: {'; '.join(said)}"
 
 
 def _findings(findings: Sequence[AuditFinding]) -> Iterator[str]:

@@ -16,7 +16,8 @@ from ledger.witnessing import Policy
 from services.cli.reporting import Status, UsageError, print_json, printable, progress_bar, report
 from services.evidence.checking import CheckedExhibit, CheckedPack, check_pack
 from services.evidence.rendering import one_line
-from services.evidence.report import LIMITS, moment
+from services.evidence.moments import moment
+from services.evidence.report import LIMITS, cut, whole_register
 
 _LONG: Final = 500
 """Files from which on a progress bar is worth a person's look."""

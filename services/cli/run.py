@@ -46,7 +46,8 @@ def run(
     http: Annotated[str | None, typer.Option(help="HOST:PORT for HTTP; port 0 takes any.")] = None,
     ops: Annotated[str | None, typer.Option(help="HOST:PORT for /healthz, /readyz and /metrics.")] = None,
     from_zero: Annotated[
-        bool, typer.Option("--from-zero", help="Of the projector: forget what is counted, and count anew.")
+        bool,
+        typer.Option("--from-zero", help="Of the projector: forget what is counted and found, and begin anew."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

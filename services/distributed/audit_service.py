@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ from services.distributed.projection import ProjectedRegisters
 from services.distributed.reading import readiness, reading, until_over
 from services.distributed.running import CALLS, served
 from services.distributed.settings import DistributedSettings
+from services.distributed.shown_findings import ListedFindings
 from services.grpc_server import grpc_server
 from services.stopping import Stop
 from services.time_bounds import BoundsProver, Timelines
@@ -42,11 +44,18 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
         def add(server: grpc.aio.Server) -> None:
             bounds = BoundsProver(held.view, held.published, timelines, apart=True)
             servicer = AuditServicer(
-                held.view, held.published, bounds, stop.asked, apart=True, counted=counted.shown
+                held.view,
+                held.published,
+                bounds,
+                stop.asked,
+                apart=True,
+                counted=counted.shown,
+                findings=findings,
             )
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(servicer, server)
 
         async with (
+            aclosing(ListedFindings(settings.reader_conninfo())) as findings,
             grpc_server(settings, registry, stop, _SERVICES, add) as calls,
             ops_endpoint(settings.ops, registry, partial(readiness, held, stop)) as ops,
         ):

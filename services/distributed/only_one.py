@@ -38,7 +38,7 @@ _TRY: Final = "SELECT pg_try_advisory_lock(%s)"
 _log = structlog.get_logger()
 
 
-class _Abandoned(psycopg.AsyncConnection[Any]):
+class Abandoned(psycopg.AsyncConnection[Any]):
     """A connection whose question may be given up at once: psycopg would ask the server to cancel it first."""
 
     async def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
@@ -58,13 +58,13 @@ class OnlyOne:
         self._key = int.from_bytes(hashlib.sha256(f"daybook {name}".encode()).digest()[:8], signed=True)
         self._patience = patience
         self._asked_at: float | None = None
-        self._connection: _Abandoned | None = None
+        self._connection: Abandoned | None = None
         self.active = False
         """Whether the lock is ours."""
 
     async def __aenter__(self) -> Self:
         """Connect. Raises psycopg.Error."""
-        self._connection = await _Abandoned.connect(
+        self._connection = await Abandoned.connect(
             self._conninfo, autocommit=True, connect_timeout=10, application_name=f"daybook {self._name} lock"
         )
         return self

@@ -1,4 +1,4 @@
-"""The projection: what is counted of each register, kept in a table of its own.
+"""The projection: what is counted of each register, kept in a table of its own, beside those of findings.
 
 It proves nothing and may be thrown away: whoever wants it anew counts from entry 0. A row states how many
 entries are counted in it, and is replaced only by what follows from just these: so each entry counts once.
@@ -36,7 +36,25 @@ _MAKE: Final = (
         counted jsonb NOT NULL
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS projection.looked (
+        name text COLLATE "C" PRIMARY KEY,
+        size bigint NOT NULL CHECK (size > 0),
+        digest bytea NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS projection.finding (
+        register text COLLATE "C" NOT NULL,
+        first bigint NOT NULL,
+        detection text COLLATE "C" NOT NULL,
+        key text COLLATE "C" NOT NULL,
+        body bytea NOT NULL,
+        PRIMARY KEY (register, first, detection, key)
+    )
+    """,
 )
+_TABLES: Final = "projection.register, projection.looked, projection.finding"
 _REPLACE: Final = """
 INSERT INTO projection.register AS kept (name, form, size, counted)
 VALUES (%(name)s, %(form)s, %(size)s, %(counted)s)
@@ -46,7 +64,7 @@ WHERE CASE WHEN kept.form = excluded.form THEN kept.size ELSE 0 END = %(before)s
 
 
 def migrate_projection(conninfo: str, *, writer: str | None, reader: str | None) -> None:
-    """Make the projection's table, where it is not there; `writer` and `reader` are the roles that may use it.
+    """Make the projection's tables, where they are not there, for the roles `writer` and `reader` to use.
 
     Raises StoreError.
     """
@@ -60,7 +78,7 @@ def migrate_projection(conninfo: str, *, writer: str | None, reader: str | None)
                 name = sql.Identifier(role)
                 connection.execute(sql.SQL("GRANT USAGE ON SCHEMA projection TO {}").format(name))
                 connection.execute(
-                    sql.SQL("GRANT {} ON projection.register TO {}").format(sql.SQL(rights), name)
+                    sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(rights), sql.SQL(_TABLES), name)
                 )
     except psycopg.Error as error:
         raise StoreError(f"PostgreSQL: {in_one_line(error)}") from error

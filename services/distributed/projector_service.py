@@ -1,7 +1,8 @@
-"""The projector: it counts the entries of every register under signed checkpoints, as these come.
+"""The projector: it counts the entries of every register under signed checkpoints, and finds in them.
 
-It reads the store and writes nothing but its own table (`projection`). Where it was killed it goes on: a step
-is one transaction, and states the size that it went on from.
+It reads the store and writes nothing but its own tables (`projection`). Where it was killed it goes on: a step
+of counting is one transaction, and states the size that it went on from. The detections are beside that:
+whatever becomes of them, counting goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from ledger.errors import ConflictError
 from ledger.ledger import LedgerView
 from ledger.stores.postgres import PostgresStore
 from services.counting import Summary
+from services.distributed.detections_file import detections_file
 from services.distributed.faust_app import stream_app
+from services.distributed.finding_table import FindingTable
 from services.distributed.following_checkpoints import CheckpointFollower
 from services.distributed.governed import governed_policies
 from services.distributed.kafka_clients import tls
@@ -27,7 +30,10 @@ from services.distributed.opened_store import open_store
 from services.distributed.projection import ProjectedRegisters
 from services.distributed.running import Running, served
 from services.distributed.settings import DistributedSettings
+from services.distributed.shown_findings import ShownFindings
 from services.distributed.topics import check_topics
+from services.finding import Finder
+from services.following import cancel
 from services.published import Published
 
 NAME: Final = "daybook-projector"
@@ -100,8 +106,9 @@ async def run(
 ) -> None:
     """Project until SIGTERM or SIGINT; as a standby while another projector works.
 
-    With `from_zero` what is counted is forgotten first. Raises StoreError or OSError where PostgreSQL or Kafka
-    cannot be reached; SplitViewError where the log's key has signed what the store does not hold; TopicsError.
+    With `from_zero` what is counted, and what was found, is forgotten first. Raises StoreError or OSError where
+    PostgreSQL or Kafka cannot be reached; SplitViewError where the log's key has signed what the store does not
+    hold; TopicsError.
     """
     await served(settings.grace_seconds, lambda running: _run(settings, ready, running, from_zero))
 
@@ -116,20 +123,21 @@ async def _run(
     await check_topics(settings.kafka, settings.partitions, prefix=settings.topic_prefix, tls=tls(settings))
     store = await asyncio.to_thread(open_store, settings, reads_only=True)
     running.in_the_end(store.hurry)
-    projectors: list[Projector] = []
-
-    def told() -> dict[str, Any]:
-        return {"behind": projectors[0].behind()} if projectors else {}
+    told: dict[str, Callable[[], Any]] = {}
 
     async def work() -> None:
-        with ProjectedRegisters(settings.conninfo()) as table:
+        with ProjectedRegisters(settings.conninfo()) as table, FindingTable(settings.conninfo()) as found:
             if from_zero:
                 await asyncio.to_thread(table.clear)
-                _log.info("the projection is counted from zero")
-            await _work(settings, store, table, registry, running, projectors)
+                await asyncio.to_thread(found.clear)
+                _log.info("the projection is made from zero")
+            await _work(settings, store, table, found, registry, running, told, from_zero)
+
+    def standing() -> dict[str, Any]:
+        return {name: tell() for name, tell in told.items()}
 
     try:
-        await work_alone("projector", settings.conninfo(), settings, running, registry, told, ready, work)
+        await work_alone("projector", settings.conninfo(), settings, running, registry, standing, ready, work)
     finally:
         store.close()
 
@@ -138,22 +146,37 @@ async def _work(
     settings: DistributedSettings,
     store: PostgresStore,
     table: ProjectedRegisters,
+    found: FindingTable,
     registry: CollectorRegistry,
     running: Running,
-    projectors: list[Projector],
+    told: dict[str, Callable[[], Any]],
+    from_zero: bool,
 ) -> None:
     view = LedgerView(store, settings.origin)
     published = Published(store, await asyncio.to_thread(governed_policies, view))
     follower = CheckpointFollower(settings, view, published, registry)
     projector = Projector(view, published, table, registry)
+
+    async def find() -> None:
+        async with detections_file(settings.detections, anew=from_zero) as path:
+            finder = Finder(view, published, path, showing=ShownFindings(found))
+            registry.register(finder)
+            told["findings"] = finder.told
+            try:
+                await finder.run()
+            finally:
+                await finder.close()
+
     app = stream_app(settings, NAME)
     agent = NoteAgent(app, settings, follower.take)
     async with follower.fed() as following:
-        projectors.append(projector)
+        told["behind"] = projector.behind
         for part in (agent.run, projector.run, lambda: following):
             app.task(running.part(part))
+        finding = asyncio.create_task(running.part(find)())
         await app.start()
         try:
             await running.until_over()
         finally:
             await running.finish("goodbye to Kafka", app.stop())
+            await running.finish("the end of the detections", cancel([finding]))

@@ -127,6 +127,9 @@ class DistributedSettings(WitnessSettings):
     stall_seconds: Seconds = 60.0
     """Seconds without progress, with work waiting, after which a service ends itself to be started anew."""
 
+    detections: Path | None = None
+    """The file in which detections remember what they saw, else a temporary one: of the projector alone."""
+
     declared_witnesses: Path | None = None
     """The file of witnesses that the operator has declared restored: of the cosigner alone."""
 

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from ledger.errors import MalformedError
+from services.evidence.moments import LOCAL
 
 CUSTODY_TYPE: Final = "daybook.custody/1"
 
-LOCAL: Final = ZoneInfo("Europe/London")
-"""Whose civil time stands beside UTC."""
+GATHERED: Final = "gathered"
+PACKED: Final = "packed"
+"""The actions with which the log of a pack begins and ends."""
 
 _MEMBERS: Final = frozenset(
     ("at", "at_local", "who", "role", "action", "object", "sha256_before", "sha256_after", "reason", "tool")
@@ -80,3 +81,15 @@ def check_custody_log(value: object) -> Iterable[Mapping[str, Any]]:
         if any(not isinstance(each, str) for name, each in entry.items() if not name.startswith("sha256_")):
             raise MalformedError("custody log: a member that is no text")
     return entries
+
+
+def check_custody_of(entries: Iterable[Mapping[str, Any]], receipts: str, schedule: str) -> None:
+    """See that a log is of this pack: of these receipts, and it ends in this hash schedule (digests, in hex).
+
+    Who did it, when and why is what the log says, and no more. Raises MalformedError.
+    """
+    *earlier, last = entries
+    if last["action"] != PACKED or last["sha256_after"] != schedule:
+        raise MalformedError("custody log: it does not end in the packing of this hash schedule")
+    if not any(each["action"] == GATHERED and each["sha256_after"] == receipts for each in earlier):
+        raise MalformedError("custody log: it does not tell of the gathering of these receipts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -69,6 +70,12 @@ class Exhibit:
 def label(prefix: str, number: int) -> str:
     """Return the label of an exhibit: initials, a slash, a number from 1."""
     return f"{prefix}/{number}"
+
+
+def identifier(ledger_origin: str, register: str, receipts: Iterable[bytes]) -> str:
+    """Return the name of a pack, which follows from its receipts in order."""
+    digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in receipts)).hexdigest()
+    return f"daybook:{ledger_origin}/{register}:{digest[:16]}"
 
 
 def check_prefix(prefix: str) -> str:

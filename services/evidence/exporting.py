@@ -17,15 +17,17 @@ from ledger.errors import Reason, RejectedError
 from ledger.governing import GOVERNING
 from ledger.ledger import LedgerView
 from ledger.reader import check_size
+from ledger.sealing import SealedCheckpoint
 from ledger.witnessing import Policy
 from services.evidence.bag import ZipTarget
 from services.evidence.custody import Keeper
 from services.evidence.gathered import Gathered
+from services.evidence.governing import WholeRegister, collected
 from services.evidence.histories import Consistency, steps
 from services.evidence.key_history import about
 from services.evidence.packing import pack_name, prepare, write_files
 from services.lookup import invalid
-from services.published import Published
+from services.published import Published, SignedCheckpoint
 from services.receipts import ReceiptBuilder
 
 MAX_EXPORTED: Final = 1_000
@@ -62,6 +64,7 @@ class Exporter:
         indices = self._range(register, first, count, size)
         receipts = [self._receipts.receipt(register, index).data for index in indices]
         governing = [self._receipts.receipt(GOVERNING, index).data for index in self._about(register, indices)]
+        register_of_keys = self._register_of_keys()
         gathered = Gathered(
             receipts,
             governing,
@@ -69,9 +72,10 @@ class Exporter:
             f"index={indices[0]}..{indices[-1]}",
             [
                 Consistency(step, self._ledger.reader(step.register).consistency(step.first, step.second))
-                for step in steps([*receipts, *governing])
+                for step in steps([*receipts, *governing], [register_of_keys.note] if register_of_keys else [])
             ],
             by_index=True,
+            register_of_keys=register_of_keys,
         )
         keeper = Keeper(f"the ledger {self._ledger.origin}", "its server", "ExportEvidence was called", now)
         contents = prepare(gathered, self._policy(), keeper, now=int(now.timestamp()))
@@ -104,6 +108,14 @@ class Exporter:
             return latest
         sealed = self._published.sealed(register)
         return min(sealed.size, latest) if sealed else 0
+
+    def _register_of_keys(self) -> WholeRegister | None:
+        latest: SealedCheckpoint | SignedCheckpoint | None = self._published.latest(GOVERNING)
+        if self._published.policy is not None:
+            latest = self._published.sealed(GOVERNING)
+        if latest is None or latest.size == 0:
+            return None
+        return collected(latest.note, self._ledger.reader(GOVERNING).entries(0, latest.size))
 
     def _policy(self) -> Policy:
         """Return the policy in force; where no witness is asked, the ledger's key alone."""

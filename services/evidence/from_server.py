@@ -31,6 +31,7 @@ from services.client.errors import from_rpc_error
 from services.client.retrying import call
 from services.evidence.exhibits import MAX_EXHIBITS
 from services.evidence.gathered import Gathered, ReadWhole
+from services.evidence.governing import Collector, WholeRegister
 from services.evidence.histories import Consistency, Step, steps
 from services.evidence.key_history import about
 from services.evidence.remembering import RememberingPolicy
@@ -71,7 +72,7 @@ class _Source:
     async def gather(self, address: str, register: str, selection: Selection) -> Gathered:
         whole: ReadWhole | None = None
         if selection.by_index:
-            latest = await self._size(register)
+            latest, _ = await self._latest(register)
             chosen: Sequence[int] = selection.indices(latest.size)
         else:
             found: list[int] = []
@@ -80,7 +81,7 @@ class _Source:
                 if selection.takes(index, entry.partition(b"\n")[2]):
                     found.append(index)
 
-            whole = await self._read_whole(register, look)
+            whole, _ = await self._read_whole(register, look)
             chosen = found
         if len(chosen) > MAX_EXHIBITS:
             raise MalformedError(
@@ -88,7 +89,7 @@ class _Source:
             )
         fetched = await self._receipts(register, chosen)
         signers = {key for _, verified in fetched for key in verified.signers}
-        about = await self._about(register, signers)
+        about, register_of_keys = await self._about(register, signers)
         governing = await self._receipts(GOVERNING, about)
         receipts = [data for data, _ in fetched]
         governed = [data for data, _ in governing]
@@ -97,13 +98,14 @@ class _Source:
             governed,
             f"the ledger's server at {address}",
             selection.text,
-            await self._consistency(steps([*receipts, *governed])),
+            await self._consistency(steps([*receipts, *governed], [register_of_keys.note] if register_of_keys else [])),
             whole,
             by_index=selection.by_index,
+            register_of_keys=register_of_keys,
         )
 
-    async def _size(self, register: str) -> ReadWhole:
-        """Return size and root of the latest checkpoint that satisfies the policy."""
+    async def _latest(self, register: str) -> tuple[ReadWhole, bytes]:
+        """Return size, root and note of the latest checkpoint that satisfies the policy."""
         kind = pb.CHECKPOINT_KIND_SIGNED if self._policy.quorum.root is None else pb.CHECKPOINT_KIND_SEALED
         request = pb.GetCheckpointRequest(register=register, kind=kind)
         answer = await call(lambda left: self._audit.GetCheckpoint(request, timeout=left), self._timeout)
@@ -114,11 +116,11 @@ class _Source:
         except MalformedError as error:
             raise VerificationError(f"the ledger's checkpoint of {register}: {error}") from error
         check_clocks(judged.cosignatures, int(time.time()))
-        return ReadWhole(judged.checkpoint.size, judged.checkpoint.root)
+        return ReadWhole(judged.checkpoint.size, judged.checkpoint.root), answer.checkpoint
 
-    async def _read_whole(self, register: str, look: Callable[[int, bytes], None]) -> ReadWhole:
+    async def _read_whole(self, register: str, look: Callable[[int, bytes], None]) -> tuple[ReadWhole, bytes]:
         """Read every entry under the latest checkpoint, in order; raise VerificationError for another root."""
-        latest = await self._size(register)
+        latest, note = await self._latest(register)
         edge = EMPTY
         if latest.size:
             request = pb.ReadEntriesRequest(register=register, size=latest.size)
@@ -136,21 +138,26 @@ class _Source:
                 f"{register}: the {edge.size} entries that were served are not those of the checkpoint of "
                 f"{latest.size}"
             )
-        return latest
+        return latest, note
 
-    async def _about(self, register: str, signers: set[bytes]) -> list[int]:
-        """Return the indices of the governing entries on who governs, on this register, and on these keys."""
+    async def _about(self, register: str, signers: set[bytes]) -> tuple[list[int], WholeRegister | None]:
+        """Return the indices of the governing entries on who governs, on this register, and on these keys.
+
+        And all of them, where they are few enough for a pack.
+        """
         fold = Fold()
+        collector = Collector()
 
         def look(index: int, entry: bytes) -> None:
             nonlocal fold
+            collector.add(entry)
             try:
                 fold = fold.extended(parse_entry(entry))
             except (MalformedError, RejectedError) as error:
                 raise VerificationError(f"governing entry {index}: {error}") from error
 
-        await self._read_whole(GOVERNING, look)
-        return about(fold, register, signers)
+        _, note = await self._read_whole(GOVERNING, look)
+        return about(fold, register, signers), collector.whole(note)
 
     async def _consistency(self, wanted: Iterable[Step]) -> list[Consistency]:
         """Return the proofs of these steps, as they were served: whoever packs verifies them."""

@@ -20,6 +20,7 @@ from ledger.receipt_file import Anchor, KeyEvidence, NotBefore, Receipt
 from ledger.tlog_proofs import TlogProof
 from ledger.witnessing import JudgedCheckpoint, Policy, judge
 from services.evidence.gathered import Gathered, ReadWhole
+from services.evidence.governing import WholeRegister, collected
 from services.evidence.histories import Consistency, steps
 from services.evidence.key_history import about
 from services.evidence.remembering import RememberingPolicy
@@ -94,6 +95,7 @@ class _State:
             if (data := self._receipt(GOVERNING, index)) is not None
         ]
         receipts = [data for index in chosen if (data := self._receipt(register, index)) is not None]
+        register_of_keys = self._register_of_keys()
         return Gathered(
             receipts,
             governing,
@@ -101,10 +103,17 @@ class _State:
             selection.text,
             [
                 Consistency(step, self._mirror.reader(step.register).consistency(step.first, step.second))
-                for step in steps([*receipts, *governing])
+                for step in steps([*receipts, *governing], [register_of_keys.note] if register_of_keys else [])
             ],
             ReadWhole(latest.size, latest.judged.checkpoint.root),
+            register_of_keys=register_of_keys,
         )
+
+    def _register_of_keys(self) -> WholeRegister | None:
+        latest = self._at_most(GOVERNING, self._size(GOVERNING), last=True)
+        if latest is None or latest.size == 0:
+            return None
+        return collected(latest.note, self._mirror.reader(GOVERNING).entries(0, latest.size))
 
     def _size(self, register: str) -> int:
         head = self._mirror.heads().get(register)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ledger.hashing import Hash
+from services.evidence.governing import WholeRegister
 from services.evidence.histories import Consistency
 
 
@@ -27,7 +28,8 @@ class Gathered:
     `consistency` leads from each size of their checkpoints to the next, where the source can prove that.
     `source` and `selection` say in words where they come from, and which were asked for. `whole` is None where
     not every entry was read: then nothing says that no other matches, unless entries were asked for `by_index`
-    from whoever has them all. Nothing here is verified yet.
+    from whoever has them all. `register_of_keys` is the governing register, None where the source has it not or it
+    is too large. Nothing here is verified yet.
     """
 
     receipts: Sequence[bytes]
@@ -37,3 +39,9 @@ class Gathered:
     consistency: Sequence[Consistency] = ()
     whole: ReadWhole | None = None
     by_index: bool = False
+    register_of_keys: WholeRegister | None = None
+
+    @property
+    def notes(self) -> Sequence[bytes]:
+        """The checkpoint notes that are in no receipt."""
+        return () if self.register_of_keys is None else (self.register_of_keys.note,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Final
 
 from ledger import base64
@@ -39,13 +39,12 @@ class Consistency:
     hashes: tuple[Hash, ...]
 
 
-def steps(receipts: Iterable[bytes]) -> Iterator[Step]:
-    """Yield the steps between the sizes of the checkpoints in receipts, those of size 0 left out."""
+def steps(receipts: Iterable[bytes], notes: Iterable[bytes] = ()) -> Iterator[Step]:
+    """Yield the steps between the sizes of the checkpoints in receipts and of `notes`, those of 0 left out."""
     sizes: dict[str, set[int]] = {}
-    for data in receipts:
-        for note in notes_of(Receipt.parse(data)):
-            register = peek_origin(note).partition("/")[2]
-            sizes.setdefault(register, set()).add(Checkpoint.parse(split_note(note)[0]).size)
+    for note in chain(notes, *(notes_of(Receipt.parse(data)) for data in receipts)):
+        register = peek_origin(note).partition("/")[2]
+        sizes.setdefault(register, set()).add(Checkpoint.parse(split_note(note)[0]).size)
     for register in sorted(sizes):
         yield from (Step(register, first, second) for first, second in pairwise(sorted(sizes[register] - {0})))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ledger.errors import MalformedError
-from services.evidence.exhibits import MAX_EXHIBITS
+from services.evidence.exhibits import MAX_EXHIBITS, check_prefix, label
 from services.evidence.layout import CLOSED, OPEN, PACK_TYPE
 
 _INDEX_TEXTS: Final = ("identifier", "ledger_origin", "register", "selection", "source", "tool", "variant")
@@ -22,7 +22,9 @@ _EXHIBIT: Final[Mapping[str, type | tuple[type, ...]]] = {
     "record": str,
     "text": str,
     "disclosed": bool,
+    "findings": list,
 }
+_FINDING: Final = {"label": str, "at": str, "code": str, "exhibits": list}
 
 
 def check_index(index: Mapping[str, Any]) -> None:
@@ -39,15 +41,28 @@ def check_index(index: Mapping[str, Any]) -> None:
     exhibits, keys = index.get("exhibits"), index.get("keys")
     if not isinstance(exhibits, list) or not 1 <= len(exhibits) <= MAX_EXHIBITS or not isinstance(keys, list):
         raise MalformedError("no list of exhibits, or none of keys")
-    for listed in exhibits:
+    prefix = exhibits[0]["label"].partition("/")[0] if _is_labelled(exhibits[0]) else ""
+    for number, listed in enumerate(exhibits, 1):
         _check_members(listed, _EXHIBIT, "an exhibit")
+        if listed["label"] != label(check_prefix(prefix), number):
+            raise MalformedError(f"exhibit {number} is labelled {listed['label']!r}: they are numbered from 1")
         if listed["disclosed"] and index["variant"] == OPEN:
             raise MalformedError("an open pack with a disclosure")
     for listed in keys:
         _check_members(listed, {"path": str, "index": int, "record_type": str}, "a key")
-    for name in ("label", "receipt"):
+    for name in ("index", "receipt"):
         if len({listed[name] for listed in exhibits}) != len(exhibits):
             raise MalformedError(f"two exhibits have one {name}")
+    if not isinstance(index.get("findings"), list):
+        raise MalformedError("no list of findings")
+    for listed in index["findings"]:
+        _check_members(listed, _FINDING, "a finding")
+    if index.get("governing") is not None:
+        _check_members(index["governing"], {"size": int, "checkpoint": str}, "the governing register")
+
+
+def _is_labelled(listed: object) -> bool:
+    return isinstance(listed, dict) and isinstance(listed.get("label"), str)
 
 
 def _check_members(value: object, members: Mapping[str, Any], what: str) -> None:

@@ -18,6 +18,7 @@ HASHES: Final = f"{PAYLOAD}hashes.txt"
 CUSTODY: Final = f"{PAYLOAD}custody.json"
 CONSISTENCY: Final = f"{PAYLOAD}consistency.json"
 FINDINGS: Final = f"{PAYLOAD}findings.json"
+GOVERNING_ENTRIES: Final = f"{PAYLOAD}governing.entries"
 PAGE: Final = "verify.html"
 
 EXHIBITS: Final = f"{PAYLOAD}exhibits/"
@@ -43,9 +44,22 @@ def opened_path(label: str) -> str:
     return f"{exhibit_folder(label)}opened.txt"
 
 
+def key_path(index: int) -> str:
+    """Return where the receipt of a governing entry is."""
+    return f"{KEYS}governing-{index:06d}.receipt"
+
+
 def json_file(value: Mapping[str, Any]) -> bytes:
     """Return a JSON file of ASCII: nothing in it can steer a terminal, and a text editor shows all of it."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse_own_file(data: bytes) -> dict[str, Any]:
+    """Return the object in a JSON file that packing wrote. Raises MalformedError, also for another spelling."""
+    value = parse_json_file(data)
+    if json_file(value) != data:
+        raise MalformedError("not spelled as packs are: ASCII, sorted, one member a line")
+    return value
 
 
 def parse_json_file(data: bytes) -> dict[str, Any]:

@@ -13,15 +13,19 @@ from typing import Any, Final
 
 from ledger import base64
 from ledger.errors import MalformedError, VerificationError
+from ledger.governing import GOVERNING
 from ledger.notes import SignerKey
 from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.withholding import open_disclosure, parse_disclosure
 from ledger.witnessing import Policy, check_clocks
+from services.evidence.authority import Authority, authority_of
 from services.evidence.bag import SIGNATURE, Bag, Target, writing
 from services.evidence.checking import PACKED_BY
-from services.evidence.custody import Keeper, custody_log, tool
-from services.evidence.exhibits import MAX_EXHIBITS, Exhibit, check_prefix, label
+from services.evidence.custody import GATHERED, PACKED, Keeper, custody_log, tool
+from services.evidence.exhibits import MAX_EXHIBITS, Exhibit, check_prefix, identifier, label, note_path
+from services.evidence.finding_links import FindingLink, by_exhibit, link_findings
 from services.evidence.gathered import Gathered
+from services.evidence.governing import Governing, governing_file, replay
 from services.evidence.hashes import hash_schedule
 from services.evidence.histories import consistency_file
 from services.evidence.layout import (
@@ -29,9 +33,9 @@ from services.evidence.layout import (
     CONSISTENCY,
     CUSTODY,
     FINDINGS,
+    GOVERNING_ENTRIES,
     HASHES,
     INDEX,
-    KEYS,
     OPEN,
     PACK_TYPE,
     PAGE,
@@ -39,6 +43,7 @@ from services.evidence.layout import (
     REPORT,
     disclosure_path,
     json_file,
+    key_path,
     opened_path,
     parse_json_file,
 )
@@ -70,7 +75,9 @@ class Contents:
     """What a pack is made of, everything verified under `policy`.
 
     `findings` is the bytes of a JSON file, None for none. `disclosures` are by exhibit label, `notes` all
-    checkpoints by where they go; `one_history` tells whether these are proved to be of one.
+    checkpoints by where they go; `one_history` tells whether these are proved to be of one. `register_of_keys` is
+    the governing register, folded, where it is in the pack; `authorities` what is shown of the key of each
+    exhibit, by label; `links` which findings are about which exhibits.
     """
 
     policy: Policy
@@ -83,6 +90,9 @@ class Contents:
     disclosures: Mapping[str, Opened]
     notes: Mapping[str, bytes]
     one_history: bool
+    register_of_keys: Governing | None
+    authorities: Mapping[str, Authority]
+    links: tuple[FindingLink, ...]
 
     @property
     def ledger_origin(self) -> str:
@@ -108,7 +118,8 @@ def prepare(
     """Verify everything that a pack is to hold. `now` is POSIX seconds, by which no cosignature is too early.
 
     Raises VerificationError or MalformedError for a receipt that does not hold, a disclosure that opens nothing
-    of it, or findings that are no JSON object; SplitViewError for receipts that cannot all be true;
+    of it, an entry whose key might not sign it, or findings that are no JSON object or of something else;
+    SplitViewError for receipts that cannot all be true;
     NothingToPackError.
     """
     check_prefix(prefix)
@@ -133,24 +144,40 @@ def prepare(
     roots = Roots(policy)
     for data in (*gathered.receipts, *gathered.governing):
         roots.add(data)
-    for proof in gathered.consistency:
-        roots.prove(exhibits[0].verified.ledger_origin, proof)
-    if findings is not None:
-        parse_json_file(findings)
-    digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in gathered.receipts)).hexdigest()
     first = exhibits[0].verified
+    register_of_keys = _folded(gathered, policy, roots, first.ledger_origin, now)
+    for proof in gathered.consistency:
+        roots.prove(first.ledger_origin, proof)
+    authorities = {each.label: authority_of(each.verified, register_of_keys) for each in exhibits}
+    links = () if findings is None else link_findings(parse_json_file(findings), first.ledger_origin, exhibits)
     return Contents(
         policy,
         gathered,
         exhibits,
         governing,
-        f"daybook:{first.ledger_origin}/{first.register}:{digest[:16]}",
+        identifier(first.ledger_origin, first.register, gathered.receipts),
         keeper,
         findings,
         _opened(exhibits, disclosures),
         roots.notes,
         roots.one_history,
+        register_of_keys,
+        {label: authority for label, authority in authorities.items() if authority is not None},
+        links,
     )
+
+
+def _folded(
+    gathered: Gathered, policy: Policy, roots: Roots, ledger_origin: str, now: int
+) -> Governing | None:
+    whole = gathered.register_of_keys
+    if whole is None:
+        return None
+    origin = f"{ledger_origin}/{GOVERNING}"
+    roots.add_whole(origin, whole.note, whole.entries)
+    cosignatures = roots.cosignatures(origin)
+    check_clocks(cosignatures, now)
+    return replay(whole.entries, ledger_origin, policy, cosignatures)
 
 
 def _verified(data: bytes, policy: Policy, now: int) -> VerifiedReceipt:
@@ -226,7 +253,9 @@ def write_files(
         _write_exhibit(bag, exhibit, opened.get(exhibit.label))
         done(1)
     for data, verified in contents.governing:
-        bag.add(_key_path(verified), data)
+        bag.add(key_path(verified.index), data)
+    if contents.gathered.register_of_keys is not None:
+        bag.add(GOVERNING_ENTRIES, governing_file(contents.gathered.register_of_keys.entries))
     for path in sorted(contents.notes):
         bag.add(path, contents.notes[path])
     if contents.gathered.consistency:
@@ -267,12 +296,9 @@ def _write_exhibit(bag: Bag, exhibit: Exhibit, opened: Opened | None) -> None:
         bag.add(opened_path(exhibit.label), render_opened(opened.values))
 
 
-def _key_path(verified: VerifiedReceipt) -> str:
-    return f"{KEYS}governing-{verified.index:06d}.receipt"
-
-
 def _index(contents: Contents, variant: str, opened: Mapping[str, Opened]) -> Mapping[str, Any]:
-    whole = contents.gathered.whole
+    whole, keys = contents.gathered.whole, contents.gathered.register_of_keys
+    found = by_exhibit(contents.links)
     return {
         "type": PACK_TYPE,
         "identifier": contents.identifier,
@@ -283,9 +309,20 @@ def _index(contents: Contents, variant: str, opened: Mapping[str, Opened]) -> Ma
         "selection": contents.gathered.selection,
         "read_whole": None if whole is None else {"size": whole.size, "root": base64.encode(whole.root)},
         "tool": tool(),
-        "exhibits": [{**each.listed(), "disclosed": each.label in opened} for each in contents.exhibits],
+        "exhibits": [
+            {
+                **each.listed(),
+                "disclosed": each.label in opened,
+                "findings": [link.label for link in found.get(each.label, ())],
+            }
+            for each in contents.exhibits
+        ],
+        "findings": [link.listed() for link in contents.links],
+        "governing": None
+        if keys is None
+        else {"size": len(keys.entries), "checkpoint": note_path(keys.note)},
         "keys": [
-            {"path": _key_path(verified), "index": verified.index, "record_type": verified.record_type}
+            {"path": key_path(verified.index), "index": verified.index, "record_type": verified.record_type}
             for _, verified in contents.governing
         ],
     }
@@ -297,7 +334,7 @@ def _custody(contents: Contents, variant: str, opened: Mapping[str, Opened], sch
     what = f"{len(gathered.receipts)} receipts of {contents.register}"
     entries = [
         keeper.handling(
-            "gathered", f"{what}, from {gathered.source}; digest over all, in order", None, receipts
+            GATHERED, f"{what}, from {gathered.source}; digest over all, in order", None, receipts
         ),
         keeper.handling(
             "verified",
@@ -314,7 +351,7 @@ def _custody(contents: Contents, variant: str, opened: Mapping[str, Opened], sch
             )
         )
     packed = f"{variant} variant of {contents.identifier}; digest of its hash schedule, {HASHES}"
-    return [*entries, keeper.handling("packed", packed, None, schedule)]
+    return [*entries, keeper.handling(PACKED, packed, None, schedule)]
 
 
 def _story(
@@ -331,6 +368,9 @@ def _story(
         governing=tuple(verified for _, verified in contents.governing),
         opened={name: tuple(each.values) for name, each in opened.items()},
         one_history=contents.one_history,
+        governing_register=contents.register_of_keys,
+        authorities=contents.authorities,
+        links=contents.links,
         has_findings=contents.findings is not None,
         signed_by=None if signer is None else str(signer.verifier),
         keeper=contents.keeper,

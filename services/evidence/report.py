@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Final
 
 from ledger import base64
 from ledger.receipts import VerifiedReceipt
 from ledger.witnessing import Policy
-from services.evidence.custody import LOCAL, Keeper, tool
+from services.evidence.authority import Authority
+from services.evidence.custody import Keeper, tool
 from services.evidence.exhibits import Exhibit
+from services.evidence.finding_links import FindingLink, by_exhibit
 from services.evidence.gathered import Gathered
-from services.evidence.layout import CLOSED
+from services.evidence.governing import Governing
+from services.evidence.layout import CLOSED, FINDINGS
+from services.evidence.moments import moment
 from services.evidence.rendering import one_line
 
 _WIDTH: Final = 96
+_LONGEST: Final = 500
+"""Characters that are told of what a finding says."""
 
 LIMITS: Final = (
     "That what a record says is true, and that everything that was decided was registered, no pack can show.",
     "That no later version corrects or withdraws a record is shown only up to the entries that are here.",
-    "That governance agreed to a signing key, and that it was not revoked, is shown only as far as the "
-    "governing entries in data/keys say so.",
+    "That governance agreed to a signing key, and that it was not revoked, only the whole governing register "
+    "shows, where it is here, and only up to its last entry here.",
+    "Who packed, when, why, from where and by which selection, what the report and the custody log tell "
+    "besides, and findings: these are the words of whoever packed.",
     "The times are those of the witnesses' clocks: when an entry came into the witnessed history, not when it "
     "was received, and not when something was decided.",
     "Registration rules are not judged by verify.html: daybook verify reports records that break one.",
@@ -35,7 +42,9 @@ LIMITS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that the report tells. `opened` has the opened paths by exhibit label."""
+    """All that the report tells. `opened` has the opened paths by exhibit label, `authorities` what is shown of
+    the keys, `links` which findings are about which exhibits.
+    """
 
     identifier: str
     variant: str
@@ -47,6 +56,9 @@ class Story:
     governing: tuple[VerifiedReceipt, ...]
     opened: Mapping[str, tuple[str, ...]]
     one_history: bool
+    governing_register: Governing | None
+    authorities: Mapping[str, Authority]
+    links: tuple[FindingLink, ...]
     has_findings: bool
     signed_by: str | None
     keeper: Keeper
@@ -72,8 +84,12 @@ def _report(story: Story) -> Iterator[str]:
     yield from _section("What is proved")
     yield from _paragraph(_proved(story))
     yield from _section("Exhibits")
+    found = by_exhibit(story.links)
     for exhibit in story.exhibits:
-        yield from _exhibit(exhibit, story.opened.get(exhibit.label, ()))
+        yield from _exhibit(exhibit, story, found.get(exhibit.label, ()))
+    if story.has_findings:
+        yield from _section("Findings: statements of their author, and no proofs")
+        yield from _findings(story)
     yield from _section("The keys that signed")
     yield from _keys(story)
     yield from _section("What is not proved")
@@ -126,19 +142,26 @@ def _proved(story: Story) -> str:
     )
 
 
-def _exhibit(exhibit: Exhibit, opened: tuple[str, ...]) -> Iterator[str]:
-    verified = exhibit.verified
+def _exhibit(exhibit: Exhibit, story: Story, links: Sequence[FindingLink]) -> Iterator[str]:
+    verified, opened = exhibit.verified, story.opened.get(exhibit.label, ())
     what = f"record {verified.record_id}, version {verified.version}, {one_line(verified.record_type or '?')}"
     yield f"{exhibit.label}  {what}" if verified.record_id else f"{exhibit.label}  a record without a name"
     yield f"    SHA-256     {exhibit.digest}"
     yield f"    Place       entry {verified.index}, counted from 0, under a checkpoint of {verified.size}"
     yield f"    Signed      {_signed(verified)}"
+    authority = story.authorities.get(exhibit.label)
+    if authority is not None:
+        yield f"    Key         {authority.text}"
+        for remark in authority.remarks:
+            yield f"    Remark      {remark}"
     yield f"    By when     {_when(verified)}"
     if verified.anchored is not None:
         yield f"    Anchored    at entry {verified.anchored.by.index} of the governing register"
     yield f"    Claimed     accepted {verified.accepted_at} from {verified.submitter}: the ledger's word alone"
     for finding in verified.findings:
         yield f"    Finding     {finding.kind.value}: {one_line(finding.description)}"
+    for link in links:
+        yield f"    Stated      finding {link.label}{_coded(link)}"
     if opened:
         yield f"    Disclosed   {', '.join(opened)}: see opened.txt"
     yield f"    Files       {exhibit.folder}"
@@ -163,13 +186,24 @@ def _when(verified: VerifiedReceipt) -> str:
     return said if bounds.not_before is None else f"{said}, and not before {moment(bounds.not_before)}"
 
 
-def moment(seconds: int) -> str:
-    """Return POSIX seconds in UTC and in the civil time of London, where a calendar has them."""
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-        return f"{at:%Y-%m-%dT%H:%M:%SZ} ({at.astimezone(LOCAL):%d %B %Y %H:%M:%S %Z})"
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds} s"
+def _coded(link: FindingLink) -> str:
+    said = ": ".join(cut(one_line(text)) for text in (link.code, link.says) if text)
+    return f", {said}" if said else ""
+
+
+def _findings(story: Story) -> Iterator[str]:
+    if not story.links:
+        yield f"None of the findings in {FINDINGS} is about an exhibit of this pack."
+    for link in story.links:
+        yield f"{link.label}{_coded(link)}"
+        labels = ", ".join(label for label, _ in link.exhibits)
+        yield from wrap(labels, _WIDTH, initial_indent="    Exhibits    ", subsequent_indent="                ")
+        yield f"    In          {FINDINGS}, at {link.at}"
+
+
+def cut(text: str) -> str:
+    """Return a text, cut where it is too long for a line of a report."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} (cut)"
 
 
 def _keys(story: Story) -> Iterator[str]:
@@ -178,6 +212,18 @@ def _keys(story: Story) -> Iterator[str]:
     for verified in story.governing:
         yield f"entry {verified.index} of the governing register: {one_line(verified.record_type or '?')}"
         yield f"    {_when(verified)}"
+    if story.governing_register is not None:
+        yield from _paragraph(whole_register(story.governing_register))
+
+
+def whole_register(governing: Governing) -> str:
+    """Return what is shown by the whole governing register of a pack, in words."""
+    until = governing.until
+    by = "" if until is None else f" At {moment(until)} a quorum of witnesses knew of no further entry."
+    return (
+        f"All {governing.size} entries of the governing register are here. They are those of a checkpoint, each is "
+        f"signed by those who governed before it, and so no revocation among them is left out.{by}"
+    )
 
 
 def _not_proved(story: Story) -> Iterator[str]:
@@ -200,6 +246,16 @@ def _not_proved(story: Story) -> Iterator[str]:
             "The exhibits stand under several checkpoints. That these are of one history is what the witnesses "
             "vouch for; here it is not proved."
         )
+    if story.governing_register is None:
+        yield (
+            "That no key was revoked: the governing register is not here as a whole, and a revocation may have "
+            "been left out."
+        )
+    else:
+        yield (
+            f"That no key was revoked after entry {story.governing_register.size - 1} of the governing register, the "
+            "last one here."
+        )
     if not all(each.verified.sealed for each in story.exhibits):
         yield "Not witnessed: nobody but the ledger vouches for this history, nor for any time."
     yield from LIMITS
@@ -219,6 +275,6 @@ def _recheck(story: Story) -> Iterator[str]:
     else:
         yield "This pack is not signed: its receipts hold, but who packed it is not shown."
     if story.has_findings:
-        yield "data/findings.json was given by whoever packed. It is their statement, not a proof."
+        yield f"{FINDINGS} was given by whoever packed. It is their statement, not a proof."
     if story.variant == CLOSED:
         yield "This variant holds disclosed values. Its receipts are byte for byte those of the open variant."

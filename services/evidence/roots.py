@@ -5,13 +5,15 @@ And whether they are proved to be of one history: each a beginning of the larges
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ledger.checkpoints import Checkpoint, peek_origin
-from ledger.errors import MalformedError, SplitViewError
+from ledger.errors import MalformedError, ProofError, SplitViewError
+from ledger.hashing import Hash, leaf_hash
 from ledger.proofs import verify_consistency
 from ledger.receipt_file import Receipt
-from ledger.witnessing import Policy
+from ledger.tree import EMPTY, extend
+from ledger.witnessing import Cosignature, Policy, judge
 from services.evidence.exhibits import note_path, notes_of
 from services.evidence.histories import Consistency
 
@@ -60,6 +62,41 @@ class Roots:
         if receipt.anchor is not None:
             *_, anchored = notes_of(receipt)
             self._step(self._checkpoint(anchored), proved)
+
+    def add_whole(self, origin: str, note: bytes, entries: Sequence[bytes]) -> None:
+        """Add all entries of a register, with the note of the checkpoint whose tree they must be.
+
+        Every smaller checkpoint of it is then proved to be a beginning. Raises ProofError where the entries are
+        not those of the note; SplitViewError where they are not those of a smaller one; VerificationError where
+        the note does not satisfy the policy.
+        """
+        judge(note, self._policy, origin)
+        self._add_note(note)
+        checkpoint = self._checkpoint(note)
+        seen = {size: held for (of, size), held in sorted(self._seen.items()) if of == origin}
+        roots: dict[int, Hash] = {}
+        edge = EMPTY
+        for size in (size for size in seen if size <= len(entries)):
+            edge = extend(edge, [leaf_hash(entry) for entry in entries[edge.size : size]]).after
+            roots[size] = edge.root()
+        if len(entries) != checkpoint.size or roots[checkpoint.size] != checkpoint.root:
+            raise ProofError(
+                f"the {len(entries)} entries of {origin} are not those of the checkpoint of {checkpoint.size}"
+            )
+        for size, root in roots.items():
+            held, other = seen[size]
+            if root != held.root:
+                raise SplitViewError(
+                    f"the ledger has signed two histories of {origin}, at sizes {size} and {checkpoint.size}",
+                    other,
+                    note,
+                )
+            self._step(held, checkpoint)
+
+    def cosignatures(self, origin: str) -> list[Cosignature]:
+        """Return every verified cosignature of a register's checkpoints."""
+        notes = [note for note in self._notes.values() if peek_origin(note) == origin]
+        return [each for note in notes for each in judge(note, self._policy, origin).cosignatures]
 
     def prove(self, ledger_origin: str, proof: Consistency) -> None:
         """Add a consistency proof between two checkpoints that are here.

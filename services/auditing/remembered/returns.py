@@ -11,6 +11,7 @@ from services.auditing.detections import returns
 from services.auditing.detections.rules import MAX_INDICES, Terms
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore, record_key
 from services.auditing.facts import Fact
+from services.auditing.remembered.after_returns import keep_after_return
 from services.auditing.remembered.series import SeriesMemory, State
 from services.auditing.returns import Counted, Filed, JudgedReturn, Version, judge_counted
 
@@ -65,8 +66,6 @@ class ReturnsMemory:
 
     def settle(self, now: int | None) -> None:
         """Judge the open returns anew, and find the periods that have none by `now`."""
-        if self._terms.profile.detections.return_missing is None:
-            return
         self._series.flush()
         while True:
             rows = self._store.rows("SELECT * FROM returns WHERE is_open ORDER BY place LIMIT 100").fetchall()
@@ -78,7 +77,7 @@ class ReturnsMemory:
                 )
                 self._judge(place, series, filed)
                 self._store.write("UPDATE returns SET is_open = 0 WHERE place = ?", (place,))
-        if now is not None:
+        if now is not None and self._terms.profile.detections.return_missing is not None:
             self._missing(now)
 
     def _judge(self, place: int, series: int, filed: Filed) -> None:
@@ -89,6 +88,10 @@ class ReturnsMemory:
             "SELECT r.name, s.name FROM registers r, series s WHERE r.id = ? AND s.id = ?", (register, series)
         )
         period = series, filed.period.earliest, filed.period.latest
+        # Whatever the profile has: it is no matter of limits.
+        keep_after_return(self._store, place, period)
+        if self._terms.profile.detections.return_missing is None:
+            return
         counted = self._store.one(
             "SELECT count(*), min(number), max(number) FROM statements INDEXED BY statements_by_date "
             "WHERE series = ? AND latest BETWEEN ? AND ? AND place < ? AND (next IS NULL OR next > ?)",

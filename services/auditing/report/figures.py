@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from ledger.records import DecisionRegistered
+from services.auditing.after_returns import AfterReturn, AfterReturnKind
 from services.auditing.facts import Fact
 from services.auditing.lateness import Explained, Lateness, LatenessJudge, Verdict
 from services.auditing.working_days import OutsideCalendarError, london_day
@@ -33,7 +34,11 @@ LAGS: Final = (0, 1, 2, 3, 4, 5, 6, 11, 21, 61, 251)
 
 
 class Timing(StrEnum):
-    """The class of a decision, as a reader is told it."""
+    """The class of a decision in time, as a reader is told it.
+
+    Beside it stands whether it was added or changed after a return: a class of its own, which takes none out
+    of these.
+    """
 
     IN_TIME = "provably in time"
     EXEMPT = "provably late, for a reason that the profile exempts"
@@ -63,12 +68,16 @@ def timing(lateness: Lateness) -> Timing:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Decisions of one class: the first days (ordinals) of their spans, and how many they are."""
+    """Decisions of one class: the first days (ordinals) of their spans, and how many they are.
+
+    So many of them, `after_return`, were added or changed after a return.
+    """
 
     decided: int
     registered: int
     timing: Timing
     count: int
+    after_return: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,8 @@ class Figures:
 
     `registers` counts the classes of each register, `months` those of each month of decision, by the first
     day's ordinal. `unplaced` decisions have no not-after, so no day of registration. `at_least` and `at_most`
-    count lags by their place in `LAGS`; None where the witnesses state no such side.
+    count lags by their place in `LAGS`; None where the witnesses state no such side. What ends in
+    `after_return` counts in the same way those that were added or changed after a return.
     """
 
     registers: Mapping[str, Mapping[Timing, int]]
@@ -87,6 +97,14 @@ class Figures:
     unplaced: int
     at_least: Mapping[int | None, int]
     at_most: Mapping[int | None, int]
+    registers_after_return: Mapping[str, Mapping[AfterReturnKind, int]]
+    months_after_return: Mapping[int, int]
+    at_least_after_return: Mapping[int | None, int]
+
+    @property
+    def after_returns(self) -> Mapping[AfterReturnKind, int]:
+        """What came after a return, of all registers together."""
+        return sum(map(Counter, self.registers_after_return.values()), Counter[AfterReturnKind]())
 
     @property
     def totals(self) -> Mapping[Timing, int]:
@@ -110,12 +128,20 @@ class Tally:
     _unplaced: int = 0
     _at_least: Counter[int | None] = field(default_factory=Counter[int | None])
     _at_most: Counter[int | None] = field(default_factory=Counter[int | None])
+    _after: defaultdict[str, Counter[AfterReturnKind]] = field(default_factory=lambda: defaultdict(Counter))
+    _months_after: Counter[int] = field(default_factory=Counter[int])
+    _cells_after: Counter[tuple[int, int, Timing]] = field(default_factory=Counter[tuple[int, int, Timing]])
+    _at_least_after: Counter[int | None] = field(default_factory=Counter[int | None])
 
-    def take(self, facts: Iterable[Fact], judge: LatenessJudge) -> None:
-        """Count the decisions among facts, each as it was first registered."""
+    def take(self, facts: Iterable[Fact], judge: LatenessJudge, after: Mapping[int, AfterReturn]) -> None:
+        """Count the decisions among facts of one register, each as it was first registered.
+
+        `after` are those among them that were added or changed after a return, by their indices.
+        """
         for fact in facts:
             if isinstance(fact.record, DecisionRegistered):
-                self.add(fact.register, judge.judge(fact.record, fact.accepted_at, fact.bounds))
+                accepted_at, bounds = fact.accepted_at, fact.bounds
+                self.add(fact.register, judge.judge(fact.record, accepted_at, bounds, after.get(fact.index)))
 
     def add(self, register: str, lateness: Lateness) -> None:
         """Count one decision."""
@@ -126,25 +152,37 @@ class Tally:
         lag = lateness.lag
         self._at_least[_bar(lag.at_least)] += 1
         self._at_most[_bar(lag.at_most)] += 1
+        after = lateness.after_return
+        if after is not None:
+            self._after[register][after.kind] += 1
+            self._months_after[_month(decided)] += 1
+            self._at_least_after[_bar(lag.at_least)] += 1
         if lateness.bounds.not_after is None:
             self._unplaced += 1
             return
         registered = _day(lateness.bounds.not_after)
-        self._cells[decided >> self._shift, registered >> self._shift, kind] += 1
+        cell = decided >> self._shift, registered >> self._shift, kind
+        self._cells[cell] += 1
+        if after is not None:
+            self._cells_after[cell] += 1
         while len(self._cells) > MAX_CELLS:
             self._widen()
 
     def _widen(self) -> None:
-        wider: Counter[tuple[int, int, Timing]] = Counter()
-        for (decided, registered, kind), count in self._cells.items():
-            wider[decided >> 1, registered >> 1, kind] += count
-        self._cells, self._shift = wider, self._shift + 1
+        self._cells, self._cells_after = _wider(self._cells), _wider(self._cells_after)
+        self._shift += 1
 
     def figures(self) -> Figures:
         """Return what was counted by now."""
         cells = (
-            Cell(max(decided << self._shift, FIRST_DAY), max(registered << self._shift, FIRST_DAY), kind, count)
-            for (decided, registered, kind), count in self._cells.items()
+            Cell(
+                max(cell[0] << self._shift, FIRST_DAY),
+                max(cell[1] << self._shift, FIRST_DAY),
+                cell[2],
+                count,
+                self._cells_after[cell],
+            )
+            for cell, count in self._cells.items()
         )
         order = list(Timing)
         return Figures(
@@ -157,7 +195,17 @@ class Tally:
             unplaced=self._unplaced,
             at_least=dict(self._at_least),
             at_most=dict(self._at_most),
+            registers_after_return={name: dict(counts) for name, counts in sorted(self._after.items())},
+            months_after_return=dict(sorted(self._months_after.items())),
+            at_least_after_return=dict(self._at_least_after),
         )
+
+
+def _wider(cells: Counter[tuple[int, int, Timing]]) -> Counter[tuple[int, int, Timing]]:
+    wider: Counter[tuple[int, int, Timing]] = Counter()
+    for (decided, registered, kind), count in cells.items():
+        wider[decided >> 1, registered >> 1, kind] += count
+    return wider
 
 
 def lag_names() -> list[str]:

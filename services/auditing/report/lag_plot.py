@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from services.auditing.report.figures import Figures, lag_names
+from services.auditing.report.marks import AFTER_RETURN_NAME
 from services.auditing.report.markup import Markup, tag
 from services.auditing.report.words import many
 
@@ -28,7 +29,7 @@ def histogram(figures: Figures) -> Markup:
             "passed. The table after the plot gives the same numbers.",
             id="lags-desc",
         ),
-        *_bars(counts),
+        *_bars(counts, [figures.at_least_after_return.get(place, 0) for place in range(len(counts))]),
         class_="plot",
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         role="img",
@@ -41,6 +42,9 @@ def histogram(figures: Figures) -> Markup:
         if unknown
         else ""
     )
+    hollow = ""
+    if sum(count for place, count in figures.at_least_after_return.items() if place is not None):
+        hollow = f" The hollow part at the foot of a bar counts those {AFTER_RETURN_NAME}."
     return tag(
         "figure",
         tag(
@@ -55,12 +59,12 @@ def histogram(figures: Figures) -> Markup:
             "figcaption",
             "Each bar counts decisions by the working days that had certainly passed: up to the last "
             "moment at which the witnesses still had no such record. The bars stand for unequal numbers of "
-            f"days, as named below them.{without}",
+            f"days, as named below them.{hollow}{without}",
         ),
     )
 
 
-def _bars(counts: list[int]) -> Iterator[Markup]:
+def _bars(counts: list[int], after_return: list[int]) -> Iterator[Markup]:
     highest, step = max(counts), (_RIGHT - _LEFT) / len(counts)
     yield tag("path", d=f"M{_LEFT} {_BOTTOM}H{_RIGHT}", class_="axis")
     for place, (name, count) in enumerate(zip(lag_names(), counts, strict=True)):
@@ -75,6 +79,16 @@ def _bars(counts: list[int]) -> Iterator[Markup]:
             height=f"{height:.1f}",
             class_="bar",
         )
+        if after_return[place]:
+            part = max(height * after_return[place] / count, 2.0)
+            yield tag(
+                "rect",
+                x=f"{_LEFT + step * (place + 0.14):.1f}",
+                y=f"{_BOTTOM - part:.1f}",
+                width=f"{step * 0.72:.1f}",
+                height=f"{part:.1f}",
+                class_="bar after-return",
+            )
         yield tag("text", f"{count:,}", x=middle, y=f"{_BOTTOM - height - 7:.1f}", text_anchor="middle")
         first, _, rest = name.partition(" ")
         yield tag("text", first, x=middle, y=str(_BOTTOM + 20), text_anchor="middle")

@@ -54,6 +54,12 @@ MARKS: Final[Mapping[Timing, Mark]] = {
 """The mark of each class, in the order in which they are drawn over each other."""
 
 
+AFTER_RETURN: Final = Mark("diamond", "#b10e78", ((0, -1.9), (1.9, 0), (0, 1.9), (-1.9, 0)), filled=False)
+"""What is drawn around the mark of a class where some of its decisions came after a return."""
+
+AFTER_RETURN_NAME: Final = "added or changed after the return that should have counted it"
+
+
 def drawn(timing: Timing, data: str, *, fine: bool = False) -> Markup:
     """Return marks of one class, given their paths one after the other; `fine` are many small ones."""
     mark = MARKS[timing]
@@ -61,6 +67,21 @@ def drawn(timing: Timing, data: str, *, fine: bool = False) -> Markup:
     stroke = "#ffffff" if mark.filled else mark.colour
     width = "0.6" if mark.filled else "1" if fine else "1.8"
     return tag("path", d=data, fill=fill, stroke=stroke, stroke_width=width)
+
+
+def drawn_around(data: str) -> Markup:
+    """Return what is drawn around marks, given the paths of it one after the other."""
+    return tag(
+        "path", d=data, fill="none", stroke=AFTER_RETURN.colour, stroke_width="1.8", class_="after-return"
+    )
+
+
+def swatch_around() -> Markup:
+    """Return what is drawn around marks as it stands beside its name, which says the same."""
+    drawing = drawn_around(AFTER_RETURN.path(10, 10, 4.4))
+    return tag(
+        "svg", drawing, class_="swatch", width="20", height="20", viewBox="0 0 20 20", aria_hidden="true"
+    )
 
 
 def swatch(timing: Timing) -> Markup:

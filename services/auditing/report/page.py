@@ -23,6 +23,8 @@ from services.auditing.report.registers import counts_table, kept_told, promises
 from services.auditing.report.tables import facts, listed
 from services.auditing.report.timeline_plot import timeline
 from services.auditing.report.timing_tables import (
+    after_returns_explained,
+    after_returns_table,
     classes_table,
     in_a_sentence,
     lags_explained,
@@ -191,6 +193,8 @@ def _timing(basis: Basis) -> Iterator[Markup]:
         "prove, and as it was first registered. Corrections made later are told among the findings.",
     )
     yield classes_table(figures)
+    yield after_returns_table(figures)
+    yield after_returns_explained()
     yield timeline(figures)
     yield months_table(figures)
     if len(figures.registers) > 1:

@@ -59,6 +59,10 @@ GLOSSARY: Final = (
     ("Sealed", "Cosigned by as many witnesses as the policy file asks for."),
     ("Anchored", "Its checkpoint stands in the governing register too, so that both would have to be changed."),
     ("Policy file", "The auditor's own list of the keys and witnesses that are trusted."),
+    (
+        "Return",
+        "A department's statement of how many decisions an office has made in a period, and which numbers.",
+    ),
     ("Exhibit", "A file that keeps what a finding rests on, in the folder “evidence” of the auditor's state."),
 )
 """The words that a reader meets."""

@@ -9,7 +9,15 @@ from typing import Final
 
 from services.auditing.report.axes import Axis, fence, ticks, widened
 from services.auditing.report.figures import FIRST_DAY, LAST_DAY, Cell, Figures, Timing
-from services.auditing.report.marks import MARKS, drawn, swatch
+from services.auditing.report.marks import (
+    AFTER_RETURN,
+    AFTER_RETURN_NAME,
+    MARKS,
+    drawn,
+    drawn_around,
+    swatch,
+    swatch_around,
+)
 from services.auditing.report.markup import Markup, join, tag
 from services.auditing.report.words import day_in_words, many
 
@@ -119,6 +127,7 @@ def _frame(across: Axis, up: Axis) -> Iterator[Markup]:
 
 def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
     paths: dict[Timing, list[str]] = {each: [] for each in MARKS}
+    around: list[str] = []
     middle = (figures.span - 1) / 2
     for cell in figures.cells:
         aside, above = _PLACES[cell.timing] if figures.span > 1 else (0.0, 0.0)
@@ -127,7 +136,12 @@ def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
         y = up.at(cell.registered + middle) + above * figures.span * up.scale
         radius = max(radius for least, radius in _radii(figures) if cell.count >= least)
         paths[cell.timing].append(MARKS[cell.timing].path(x, y, radius))
+        if cell.after_return:
+            around.append(AFTER_RETURN.path(x, y, radius))
     yield from (drawn(each, "".join(data), fine=figures.span > 1) for each, data in paths.items() if data)
+    # Last, so that nothing covers it.
+    if around:
+        yield drawn_around("".join(around))
 
 
 def _radii(figures: Figures) -> tuple[tuple[int, float], ...]:
@@ -141,9 +155,13 @@ def _legend(figures: Figures) -> Markup:
         for each, mark in MARKS.items()
         if each in present
     )
+    around = ""
+    if any(cell.after_return for cell in figures.cells):
+        around = tag("li", swatch_around(), f" {AFTER_RETURN.name} around a mark: {AFTER_RETURN_NAME}")
     return tag(
         "ul",
         join(items),
+        around,
         tag("li", tag("span", class_="dash"), " dashed line: registered on the day of decision"),
         class_="legend",
     )
@@ -166,6 +184,11 @@ def _caption(figures: Figures, across: Axis, up: Axis) -> Iterator[str]:
         f"Each mark stands for all decisions of one class that were decided within {days} and registered "
         f"within {days}; its size says whether it is 1 decision, or at least {more} or {most:,}."
     )
+    if any(cell.after_return for cell in figures.cells):
+        yield (
+            "A mark with a diamond around it stands for at least one decision that was added or changed after "
+            "a return; its own shape tells its class in time."
+        )
     if figures.span > 1:
         yield "The marks of different classes for the same days stand side by side."
     yield "A decision that is dated to a month or year only stands at the last day of it."

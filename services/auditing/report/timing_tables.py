@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
 
+from services.auditing.after_returns import AfterReturnKind
 from services.auditing.report.figures import FIRST_DAY, LAST_DAY, Figures, Timing, lag_names
-from services.auditing.report.marks import MARKS, swatch
+from services.auditing.report.marks import AFTER_RETURN_NAME, MARKS, swatch, swatch_around
 from services.auditing.report.markup import Markup, cut, join, tag
 from services.auditing.report.tables import table
 from services.auditing.report.words import many
@@ -43,44 +44,90 @@ def classes_table(figures: Figures) -> Markup:
     return table("Decisions by when they were registered", ("Class", "Decisions", "Share"), rows, total)
 
 
+_AFTER_RETURN: Final = "Added or changed after a return"
+
+
+def after_returns_table(figures: Figures) -> Markup:
+    """Return how many decisions were added or changed after a return, beside their class in time."""
+    counts, decisions = figures.after_returns, figures.decisions
+    rows = [
+        (
+            join([swatch_around(), " ", _capital(each)]),
+            f"{counts.get(each, 0):,}",
+            _share(counts.get(each, 0), decisions),
+        )
+        for each in AfterReturnKind
+    ]
+    either = sum(counts.values())
+    total = ("Either", f"{either:,}", _share(either, decisions))
+    return table(
+        "Decisions added or changed after a return", ("Class", "Decisions", "Share of all"), rows, total
+    )
+
+
+def after_returns_explained() -> Markup:
+    """Return what it means to be after a return."""
+    return tag(
+        "p",
+        "A return states how many decisions an office has made in a period. A decision that is registered "
+        "after it, or that a correction moves into or out of it, is not in its count. That is told by the "
+        "order of the register, and by no clock. Such a decision keeps its class in time, and is counted once "
+        "more here: as added, where it was both added and changed. A later version of the return that counts "
+        "it does not take that back.",
+    )
+
+
 def registers_table(figures: Figures) -> Markup:
     """Return the classes of each register."""
-    rows = [(cut(name, _NAME), counts) for name, counts in figures.registers.items()]
-    return _by(
-        "The same by register", "Register", [(name, counts) for name, counts in rows], figures, "more registers"
-    )
+    rows = [
+        (cut(name, _NAME), counts, sum(figures.registers_after_return.get(name, {}).values()))
+        for name, counts in figures.registers.items()
+    ]
+    return _by("The same by register", "Register", rows, figures, "more registers")
 
 
 def months_table(figures: Figures) -> Markup:
     """Return the classes of each month of decision, or of each year where there are many months."""
     by_month = len(figures.months) <= MONTHS
     grouped: dict[str, Counter[Timing]] = {}
+    after = Counter[str]()
     for month, counts in figures.months.items():
         day = date.fromordinal(month)
-        name = f"{day:%B} {day.year}" if by_month else str(day.year)
-        grouped.setdefault(name + _EDGES.get(day.year, ""), Counter()).update(counts)
+        name = (f"{day:%B} {day.year}" if by_month else str(day.year)) + _EDGES.get(day.year, "")
+        grouped.setdefault(name, Counter()).update(counts)
+        after[name] += figures.months_after_return.get(month, 0)
     span = "Month" if by_month else "Year"
     return _by(
         f"The same by {span.lower()} of decision",
         span,
-        list(grouped.items()),
+        [(name, counts, after[name]) for name, counts in grouped.items()],
         figures,
         f"other {span.lower()}s",
     )
 
 
 def _by(
-    caption: str, first: str, rows: list[tuple[str, Mapping[Timing, int]]], figures: Figures, others: str
+    caption: str, first: str, rows: list[tuple[str, Mapping[Timing, int], int]], figures: Figures, others: str
 ) -> Markup:
     present = [each for each in MARKS if figures.totals.get(each)]
     shown, rest = rows[:MAX_ROWS], rows[MAX_ROWS:]
     if rest:
         summed: Counter[Timing] = Counter()
-        for _, counts in rest:
+        for _, counts, _ in rest:
             summed.update(counts)
-        shown = [*shown, (f"{len(rest):,} {others}", summed)]
-    columns = (first, "Decisions", *(_capital(each) for each in present))
-    return table(caption, columns, (_counts(name, counts, present) for name, counts in shown))
+        shown = [*shown, (f"{len(rest):,} {others}", summed, sum(after for _, _, after in rest))]
+    has_after = any(after for _, _, after in rows)
+    columns = (
+        first,
+        "Decisions",
+        *(_capital(each) for each in present),
+        *([_AFTER_RETURN] if has_after else ()),
+    )
+    told = (
+        (*_counts(name, counts, present), *([f"{after:,}"] if has_after else ()))
+        for name, counts, after in shown
+    )
+    return table(caption, columns, told)
 
 
 def _counts(name: str, counts: Mapping[Timing, int], present: list[Timing]) -> tuple[str, ...]:
@@ -91,21 +138,43 @@ def lags_table(figures: Figures) -> Markup:
     """Return the lags: at least so many working days, and at most."""
     return table(
         "Working days from decision to registration",
-        ("Working days", "Decisions that took at least so long", "Decisions that took at most so long"),
+        (
+            "Working days",
+            "Decisions that took at least so long",
+            "Decisions that took at most so long",
+            *(
+                [f"Of those that took at least so long, {_AFTER_RETURN.lower()}"]
+                if figures.after_returns
+                else ()
+            ),
+        ),
         _lags(figures),
     )
 
 
-def _lags(figures: Figures) -> Iterator[tuple[str, str, str]]:
+def _lags(figures: Figures) -> Iterator[tuple[str, ...]]:
     for place, name in [*enumerate(lag_names()), (None, "not proved by the witnesses")]:
-        yield name, f"{figures.at_least.get(place, 0):,}", f"{figures.at_most.get(place, 0):,}"
+        counts = [figures.at_least.get(place, 0), figures.at_most.get(place, 0)]
+        if figures.after_returns:
+            counts.append(figures.at_least_after_return.get(place, 0))
+        yield name, *(f"{count:,}" for count in counts)
 
 
 def in_a_sentence(figures: Figures) -> str:
     """Return the classes in words, for somebody who reads no table."""
     totals = figures.totals
     said = [f"{totals[each]:,} {each.value}" for each in MARKS if totals.get(each)]
-    return f"Of {many(figures.decisions, 'decision')}: {'; '.join(said)}."
+    either = sum(figures.after_returns.values())
+    after = (
+        f" Whatever their class in time, {either:,} of them {_was(either)} {AFTER_RETURN_NAME}."
+        if either
+        else ""
+    )
+    return f"Of {many(figures.decisions, 'decision')}: {'; '.join(said)}.{after}"
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def lags_explained() -> Markup:
@@ -122,5 +191,5 @@ def _share(count: int, of: int) -> str:
     return f"{100 * count / of:.1f}\u00a0%" if of else "0.0\u00a0%"
 
 
-def _capital(timing: Timing) -> str:
+def _capital(timing: Timing | AfterReturnKind) -> str:
     return f"{timing.value[:1].upper()}{timing.value[1:]}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from ledger.governing import GOVERNING
-from services.auditing.audit_state import AuditState, audited_facts
+from services.auditing.audit_state import STRETCH, AuditState, audited_facts
 from services.auditing.examining import Bar
-from services.auditing.facts import Fact
 from services.auditing.lateness import LatenessJudge
 from services.auditing.profile_types import Profile
+from services.auditing.remembered.after_returns import KeptAfterReturns, kept_after_returns
 from services.auditing.report.figures import Tally
 from services.auditing.report.page import Basis, report_page
 from services.auditing.results import AuditResult
@@ -41,20 +41,30 @@ def judged(state: AuditState, result: AuditResult, own: Profile | None, bar: Bar
     """Judge every decision in the registers of a result, and count. Raises StoreError."""
     terms = terms_in_force(state, own, result.begun)
     judge, tally = LatenessJudge(terms.profile, terms.calendar), Tally()
-    for each in result.registers:
-        if each.register != GOVERNING:
-            with bar(f"Counting in {each.register}", each.size) as advance:
-                tally.take(_told(audited_facts(state, each.register, 0, each.size), advance), judge)
+    with kept_after_returns(state.detections) as kept:
+        for each in result.registers:
+            if each.register != GOVERNING:
+                with bar(f"Counting in {each.register}", each.size) as advance:
+                    _count(state, each.register, each.size, kept, judge, tally, advance)
     return Basis(terms.profile.title, terms.profile.basis, tally.figures())
+
+
+def _count(
+    state: AuditState,
+    register: str,
+    size: int,
+    kept: KeptAfterReturns,
+    judge: LatenessJudge,
+    tally: Tally,
+    advance: Callable[[int], None],
+) -> None:
+    for begin in range(0, size, STRETCH):
+        end = min(begin + STRETCH, size)
+        tally.take(audited_facts(state, register, begin, end), judge, kept.among(register, begin, end))
+        advance(end - begin)
 
 
 def relative(evidence: str, page: Path) -> str:
     """Return the address of a file of evidence as a page at `page` links to it."""
     path = os.path.relpath(Path(evidence).resolve(), page.resolve().parent)
     return quote(Path(path).as_posix())
-
-
-def _told(facts: Iterable[Fact], advance: Callable[[int], None]) -> Iterator[Fact]:
-    for fact in facts:
-        yield fact
-        advance(1)
