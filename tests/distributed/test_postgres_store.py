@@ -33,10 +33,10 @@ from ledger.event_log import (
 )
 from ledger.notes import SignatureLine, format_note
 from ledger.store import Batch, Head, NewCosignatures, StoredNote
-from ledger.stores import postgres as postgres_module
-from ledger.stores import postgres_schema
 from ledger.stores.memory import MemoryStore
 from ledger.stores.postgres import APPLICATION_ROLE, READER_ROLE, PostgresStore, migrate
+from ledger.stores.postgres import schema as postgres_schema
+from ledger.stores.postgres import store as postgres_module
 from services.local.postgres import Postgres
 from tests.support.batches import batch, entry, head_at, name_of, note_of
 
@@ -172,7 +172,7 @@ def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partit
     if role is not None:
         database = make_conninfo(database, options=f"-c role={role}")
     reached, go_on = threading.Event(), threading.Event()
-    copy = postgres_module._copy_entries
+    copy = postgres_module.copy_entries
 
     def paused(*asked: object) -> None:
         copy(*asked)  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partit
 
     with closing(PostgresStore(database)) as zombie, closing(PostgresStore(database)) as successor:
         before = zombie.take_over(SUBMISSIONS, 0)
-        monkeypatch.setattr(postgres_module, "_copy_entries", paused)
+        monkeypatch.setattr(postgres_module, "copy_entries", paused)
         with ThreadPoolExecutor(1) as pool:
             late = pool.submit(zombie.commit_log, [batch(REGISTER, None, 3)], step(before, REGISTER, 3, 0))
             assert reached.wait(60)
@@ -425,7 +425,7 @@ def test_an_exception_in_the_middle_leaves_nothing(
     """False if a fault of the program, or an interrupt, left a half-made commit to the next one."""
     start = store.take_over(SUBMISSIONS, 0)
     before = contents(database)
-    for name in ("_moved", "_copy_entries", "_add_rows", "_keep_notes"):
+    for name in ("moved", "copy_entries", "add_rows", "keep_notes"):
         with monkeypatch.context() as patched:
 
             def interrupted(*_: object) -> None:
@@ -466,9 +466,8 @@ def test_a_commit_is_durable_whatever_the_server_does_for_others(database: str) 
     with psycopg.connect(database, autocommit=True) as owner:
         name = owner.info.dbname
         owner.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name)))
-    with closing(PostgresStore(database)) as store:
-        assert store._writer is not None
-        assert store._writer.execute("SHOW synchronous_commit").fetchall() == [("on",)]
+    with closing(PostgresStore(database)) as store, store._connections.transaction() as writer:
+        assert writer.execute("SHOW synchronous_commit").fetchall() == [("on",)]
 
 
 def commit_until_it_fails(store: PostgresStore, held: Position, size: int) -> tuple[Position, int]:
@@ -493,7 +492,7 @@ def test_a_killed_server_leaves_all_of_a_commit_or_nothing(
     with closing(PostgresStore(database)) as store:
         held = store.take_over(SUBMISSIONS, 0)
         size = 0
-        for moment in ("_copy_entries", "_add_rows", None, None, None, None):
+        for moment in ("copy_entries", "add_rows", None, None, None, None):
             wall = threading.Timer(random.uniform(0.005, 0.06), fresh_postgres.kill)
             with monkeypatch.context() as patched:
                 if moment:

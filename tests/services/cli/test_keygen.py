@@ -37,7 +37,8 @@ def test_json_and_text_never_show_the_secret(tmp_path: Path) -> None:
     for path, output in ((tmp_path / "one", str(told)), (tmp_path / "two", text)):
         # The key's own base64 may hold a "+" too.
         secret = path.read_text().strip().split("+", 4)[4]
-        assert len(secret) == 44 and secret not in output
+        assert len(secret) == 44
+        assert secret not in output
 
 
 def test_a_name_that_no_key_can_have_is_refused(tmp_path: Path) -> None:
