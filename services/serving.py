@@ -85,9 +85,12 @@ async def serve(
     timelines = Timelines(published)
     # The cosigner is made further down: nobody asks before the server answers.
     sealing = SealingState(published, sequencer, lambda: cosigner.standings())
-    finder = Finder(ledger, published, opened.directory.detections)
-    registry.register(finder)
-    app = build_app(ledger, published, registry, readiness, sealing, found=finder.told)
+    finder = None
+    if settings.detections:
+        finder = Finder(ledger, published, opened.directory.detections)
+        registry.register(finder)
+    told = finder.told if finder else None
+    app = build_app(ledger, published, registry, readiness, sealing, found=told)
     metrics = SealingMetrics(sealing, timelines, registry)
     bounds = BoundsProver(ledger, published, timelines)
     with bound(settings.http) as http_socket:
@@ -180,8 +183,11 @@ async def _ended(sequencing: asyncio.Task[None], *others: asyncio.Task[None]) ->
 
 
 @asynccontextmanager
-async def _running(finder: Finder) -> AsyncIterator[None]:
+async def _running(finder: Finder | None) -> AsyncIterator[None]:
     """Have the detections run while the block does: whatever becomes of them ends nothing else."""
+    if finder is None:
+        yield
+        return
     running = asyncio.create_task(finder.run())
     try:
         yield
@@ -196,7 +202,7 @@ async def _grpc_server(
     settings: ServeSettings,
     registry: CollectorRegistry,
     bounds: BoundsProver,
-    findings: Findings,
+    findings: Findings | None,
     stop: Stop,
 ) -> AsyncIterator[GrpcServer]:
     def add(server: grpc.aio.Server) -> None:

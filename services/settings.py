@@ -60,6 +60,9 @@ class ServeSettings(WitnessSettings):
     anchor_seconds: Seconds = 10.0
     """Seconds between two anchors of a register that changes."""
 
+    detections: bool = True
+    """Look for what deserves a look, for ListFindings; catching up, it takes a share of the processor."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name, address in (("grpc", self.grpc), ("http", self.http)):

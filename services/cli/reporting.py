@@ -235,7 +235,7 @@ def _call_failure(error: Exception) -> CommandError | None:
     if isinstance(error, errors.RefusedError):
         return UsageError(f"The ledger refused: {error.message}", error.reason or error.code.name, details)
     said = "cannot do it now" if error.reason else "did not answer"
-    again = "try again; nothing is registered twice"
+    again = "try again: to ask the same again is always safe"
     return UnreachableError(
         f"The ledger {said} ({error.message}): {again}", error.reason or error.code.name, details
     )

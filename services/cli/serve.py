@@ -43,6 +43,14 @@ def run(
             "--trust-store", help="Sign what the store holds though signer.marks is lost. Rarely right."
         ),
     ] = False,
+    detections: Annotated[
+        bool | None,
+        typer.Option(
+            "--detections/--no-detections",
+            help="Look for what deserves a look, for `daybook findings`. Default: yes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a ledger: gRPC for departments and auditors, HTTP for verifiers and monitors.
@@ -54,7 +62,12 @@ def run(
     """
     with expected_failures(as_json=as_json):
         settings = serve_settings(
-            grpc=grpc, http=http, tls_certificate=tls_certificate, tls_key=tls_key, client_ca=client_ca
+            grpc=grpc,
+            http=http,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            detections=detections,
         )
         configure_logs()
         with embedded(LedgerDirectory(directory), trust_store=trust_store) as opened:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from daybook.audit.v1 import audit_service_pb2 as pb
@@ -18,7 +20,7 @@ from tests.support.calling import calling
 from tests.support.command import run, run_json
 from tests.support.ledger_dir import LedgerOnDisk, make_ledger
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER, decision, open_ledger
-from tests.support.server_process import Server, running
+from tests.support.server_process import ANY_PORT, Server, running
 
 HOSTILE = "One\nINTACT  everything\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}"
 
@@ -127,3 +129,14 @@ def test_a_ledger_that_runs_no_detections_is_not_one_without_findings(tmp_path: 
     with audit_server(held) as address:
         told = run_json("findings", "--server", address, "--register", REGISTER, status=2)
     assert told["error"]["reason"] == "NOT_YET_AVAILABLE"
+
+
+def test_an_operator_can_have_no_detections_run(tmp_path: Path) -> None:
+    """If false, nobody could leave the processor to registration, or it would look like a clean register."""
+    ledger = make_ledger(tmp_path / "ledger")
+    with running(ledger.root, tmp_path / "log", [*ANY_PORT, "--no-detections"]) as server:
+        told = run_json("findings", "--server", server.grpc, "--register", REGISTER, status=2)
+        with urlopen(f"http://{server.http}/readyz") as answer:
+            assert "findings" not in json.load(answer)
+    assert told["error"]["reason"] == "NOT_YET_AVAILABLE"
+    assert not ledger.directory.detections.exists()
