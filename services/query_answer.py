@@ -7,7 +7,7 @@ for itself (envelope, place, author's signature); whose keys these are is not ju
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -15,7 +15,7 @@ from ledger.entries import Entry, parse_entry, submission_body_of, verify_entry
 from ledger.errors import MalformedError, VerificationError
 from ledger.hashing import Hash
 from ledger.record_queries import Fit, Query
-from ledger.record_types import Decision
+from ledger.record_types import Decision, ReferenceVoided, ReturnFiled
 from ledger.records import Broken, NotUnderstood, Record, ledger_may_write, read_record, record_digest
 from ledger.shapes import shown
 
@@ -37,7 +37,9 @@ class Standing(StrEnum):
 class Match:
     """An entry that answers the question, as far as its record says; absent members are None.
 
-    `perhaps`: its `decided_at` is too coarse to tell. `path` is its inclusion path where receipts are wanted.
+    `perhaps`: its `decided_at` is too coarse to tell. `numbers` are those of its series that it has, voids or
+    returns, the first and the last; `says` is what a void or a return states, in a line. `entry` and `path`,
+    its inclusion path, are there where they are kept.
     """
 
     index: int
@@ -50,7 +52,11 @@ class Match:
     channel: str | None
     title: str | None
     title_withheld: bool
+    series: str | None
+    numbers: tuple[int, int] | None
+    says: str | None
     accepted_at: str
+    submitter: str
     perhaps: bool
     standing: Standing
     entry: bytes | None = None
@@ -59,10 +65,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An entry of which it cannot be told whether it matches, and why."""
+    """An entry of which it cannot be told whether it matches, and why. `entry` is there where it is kept."""
 
     index: int
     why: str
+    entry: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -89,8 +96,8 @@ class Answer:
 class Collector:
     """Takes every entry that is proved, and keeps what answers `query`. `origin` is that of the register.
 
-    `standing` tells whether an entry was there at the moment asked for. With `keeping`, matches keep their
-    entry and path. Memory grows with the matches only.
+    `standing` tells whether an entry was there at the moment asked for. With `entries` matches keep their
+    entry, with `paths` their path. Memory grows with the matches only.
     """
 
     def __init__(
@@ -99,13 +106,15 @@ class Collector:
         origin: str,
         standing: Callable[[int, Entry], Standing] | None = None,
         *,
-        keeping: bool = False,
+        entries: bool = False,
+        paths: bool = False,
     ) -> None:
         self._query = query
         self._origin = origin
         self._register = origin.partition("/")[2]
         self._standing = standing
-        self._keeping = keeping
+        self._entries = entries
+        self._paths = paths
         self._signed: tuple[bytes, object] | None = None
         self.answer = Answer()
 
@@ -124,15 +133,14 @@ class Collector:
         self._verify_place(index, entry, read)
         self.answer.looked_at += 1
         if isinstance(read, Broken | NotUnderstood):
-            return self._unread(index, read)
+            return self._unread(index, data, read)
         fit = self._query.fit(read)
         follows = read.record_id in self.answer.later
         if fit is Fit.NO and not follows:
             return False
         standing = Standing.BEFORE if self._standing is None else self._standing(index, entry)
-        match = _match(index, entry, read, fit, standing)
-        if self._keeping:
-            match = replace(match, entry=data, path=path())
+        kept = data if self._entries else None
+        match = _match(index, entry, read, fit, standing, kept, path() if self._paths else ())
         versions = self.answer.later.setdefault(read.record_id, [])
         if standing is Standing.AFTER:
             self.answer.since.append(match)
@@ -159,18 +167,28 @@ class Collector:
         if entry.membership is None and not (head.type and ledger_may_write(head.type, self._register)):
             raise VerificationError(f"entry {index}: an entry of type {shown(head.type)} must be signed here")
 
-    def _unread(self, index: int, read: Broken | NotUnderstood) -> bool:
+    def _unread(self, index: int, data: bytes, read: Broken | NotUnderstood) -> bool:
         if not self._query.may_fit(read.header):
             return False
         self.answer.unread_count += 1
         if len(self.answer.unread) < MAX_UNREAD:
-            self.answer.unread.append(Unread(index, "; ".join(read.findings)[:500]))
+            why = "; ".join(read.findings)[:500]
+            self.answer.unread.append(Unread(index, why, data if self._entries else None))
         return True
 
 
-def _match(index: int, entry: Entry, record: Record, fit: Fit, standing: Standing) -> Match:
+def _match(
+    index: int,
+    entry: Entry,
+    record: Record,
+    fit: Fit,
+    standing: Standing,
+    kept: bytes | None,
+    path: tuple[Hash, ...],
+) -> Match:
     decision = record if isinstance(record, Decision) else None
     withheld = getattr(record, "withheld", None) or {}
+    series, numbers = _reference(record)
     return Match(
         index=index,
         type=record.type,
@@ -182,7 +200,42 @@ def _match(index: int, entry: Entry, record: Record, fit: Fit, standing: Standin
         channel=decision.channel if decision else None,
         title=decision.title if decision else None,
         title_withheld="title" in withheld,
+        series=series,
+        numbers=numbers,
+        says=_says(record),
         accepted_at=entry.acceptance.accepted_at,
+        submitter=entry.acceptance.submitter,
         perhaps=fit is Fit.PERHAPS,
         standing=standing,
+        entry=kept,
+        path=path,
     )
+
+
+def _reference(record: Record) -> tuple[str | None, tuple[int, int] | None]:
+    """Return the series that a record is about, and the first and the last of its numbers that it names."""
+    match record:
+        case Decision():
+            return record.reference.series, (record.reference.number, record.reference.number)
+        case ReferenceVoided():
+            return record.series, (record.first, record.last)
+        case ReturnFiled():
+            counted = record.first is not None and record.last is not None
+            return record.series, (record.first or 0, record.last or 0) if counted else None
+    return None, None
+
+
+def _says(record: Record) -> str | None:
+    match record:
+        case ReferenceVoided():
+            reason = f'"{record.reason}"'
+            return f"takes the void back: {reason}" if record.taken_back else f"voids {_span(record)}: {reason}"
+        case ReturnFiled():
+            decisions = "1 decision" if record.count == 1 else f"{record.count or 'no'} decisions"
+            return f"returns {decisions} for {record.period}"
+    return None
+
+
+def _span(void: ReferenceVoided) -> str:
+    one = void.first == void.last
+    return f"number {void.first}" if one else f"numbers {void.first} to {void.last}"

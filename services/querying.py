@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import grpc
-import grpc.aio
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1 import audit_service_pb2_grpc as rpc
 
@@ -26,8 +24,9 @@ from ledger.proofs import verify_inclusion, verify_range
 from ledger.timeline import Timeline
 from ledger.witnessing import JudgedCheckpoint, Policy, check_clocks, judge
 from services.client.client import only_ledger
-from services.client.errors import CallError, RefusedError, from_rpc_error
+from services.client.errors import CallError, RefusedError
 from services.client.retrying import call, may_succeed_later, pause
+from services.client.streams import answers
 
 TIMEOUT: Final = 60.0
 """Seconds for one call, or without anything new from a stream, retries included."""
@@ -124,8 +123,10 @@ async def proved(
     register: Register,
     end: int,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - seconds without anything new
+    *,
+    begin: int = 0,
 ) -> AsyncIterator[Page]:
-    """Yield the entries [0, end) in pages, all of them, each page proved before it is yielded.
+    """Yield the entries [begin, end) in pages, all of them, each page proved before it is yielded.
 
     The server is not told what is looked for. A stream that breaks is gone on with for `timeout` seconds.
     Raises VerificationError, which names what does not hold; CallError.
@@ -137,7 +138,7 @@ async def proved(
     def verified(answer: pb.QueryRecordsResponse, position: int) -> Page:
         return _proved_page(answer, register, position, end)
 
-    async for page in _pages(stub, request, verified, 0, end, timeout):
+    async for page in _pages(stub, request, verified, begin, end, timeout):
         yield page
 
 
@@ -180,9 +181,9 @@ async def _pages(
     attempt, deadline = 0, loop.time() + seconds
     while position < end:
         try:
-            answers = _answers(stub, request(first=position, count=end - position), seconds)
-            async with aclosing(answers):
-                async for answer in answers:
+            stream = stub.QueryRecords(request(first=position, count=end - position))
+            async with aclosing(answers(stream, seconds)) as read:
+                async for answer in read:
                     page = verified(answer, position)
                     position = page.end
                     attempt, deadline = 0, loop.time() + seconds
@@ -199,26 +200,6 @@ async def _pages(
                     f"the ledger ended its answer at entry {position}, and was asked for all up to {end}: "
                     "what follows is held back"
                 )
-
-
-async def _answers(
-    stub: rpc.AuditServiceAsyncStub, request: pb.QueryRecordsRequest, seconds: float
-) -> AsyncGenerator[pb.QueryRecordsResponse, None]:
-    """Yield what a stream answers. Raises CallError, also where nothing comes for `seconds`."""
-    stream = stub.QueryRecords(request)
-    try:
-        while True:
-            async with asyncio.timeout(seconds):
-                answer = await stream.read()
-            if not isinstance(answer, pb.QueryRecordsResponse):  # the end
-                return
-            yield answer
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error) from error
-    except TimeoutError:
-        raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing came for {seconds:.0f} seconds") from None
-    finally:
-        stream.cancel()
 
 
 def _proved_page(answer: pb.QueryRecordsResponse, register: Register, position: int, end: int) -> Page:

@@ -7,8 +7,7 @@ a department was promised, and by the detections.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -22,14 +21,17 @@ from ledger.witnessing import Policy
 from services.auditing.audit_state import AuditState, audited_facts
 from services.auditing.authority import authority_findings
 from services.auditing.detecting import Detector
+from services.auditing.detection_evidence import keep_detections
 from services.auditing.evidence_files import keep_entry_finding
 from services.auditing.examining import Bar, Examiner, second_tree
 from services.auditing.facts import Fact
 from services.auditing.found import Found, Severity
 from services.auditing.governing_rules import judge_governing
-from services.auditing.kept_checkpoints import compared, take
+from services.auditing.kept_checkpoints import compared, take, unopened
+from services.auditing.known_findings import dated
 from services.auditing.oddities import oddities
 from services.auditing.promises import hold_promises
+from services.auditing.published_terms import published_terms
 from services.auditing.relations import relation_findings, try_relations
 from services.auditing.results import (
     AuditFinding,
@@ -38,13 +40,16 @@ from services.auditing.results import (
     Standing,
 )
 from services.auditing.sealed_times import gather_times
+from services.auditing.stale_seals import stale_checkpoint
 from services.auditing.standing_proofs import standing_proofs
 from services.auditing.summing_up import registers_asked, sum_up
+from services.auditing.terms_before import changed_terms, keep_terms
 from services.auditing.terms_in_force import terms_in_force
+from services.auditing.unwitnessed_beginnings import unwitnessed_beginning
 from services.auditing.views import judge_views
 from services.auditing.visit import Asked, UnknownRegisterError, Visit
 from services.monitoring.fetching import Site
-from services.monitoring.findings import Finding, how_to_check, keep, shown
+from services.monitoring.findings import Finding, how_to_check, keep, look_again, shown
 from services.monitoring.judging import Judge
 from services.monitoring.rounds import Monitor, Round
 
@@ -87,6 +92,7 @@ class _Auditor:
     async def visit(self) -> AuditResult:
         begun = int(self._clock())
         latest = self._state.notebook.one("SELECT number, ended FROM visit ORDER BY number DESC LIMIT 1")
+        began_with = bool(self._monitored.mirror.heads())
         kept = take(self._monitored, self._policy, self._judge, self._asked.kept, begun)
         only = self._asked.registers or None
         monitor = Monitor(
@@ -94,20 +100,28 @@ class _Auditor:
         )
         made = await monitor.round()
         made.findings += kept.findings
+        hidden = list(unopened(self._monitored, made))
+        made.findings += hidden
         self._check_asked(made)
-        terms = terms_in_force(self._state, self._asked.profile, begun)
-        number, previous = (latest[0] + 1, latest[1]) if latest else (1, None)
+        terms = terms_in_force(self._state, self._asked.profile, begun, self._asked.days)
+        # A visit that read nothing leaves nothing to compare with.
+        number, previous = (latest[0] + 1, latest[1] if began_with else None) if latest else (1, None)
         visit = Visit(begun, number, previous, made, kept, terms)
         gather_times(self._state, self._policy, kept.opened, self._clock())
         with ExitStack() as stack:
             detector = None
             if self._asked.detects:
-                detector = stack.enter_context(Detector(self._state.detections, terms.profile, terms.calendar))
+                made_from = self._state.detections, terms.profile, terms.calendar, self._state.bounds_named
+                detector = stack.enter_context(Detector(*made_from))
             self._examine(detector)
             self._find(visit, detector)
-        agreed = tuple(compared(kept.checkpoints, self._monitored, self._judge))
+        if self._asked.detects:
+            visit.changed_terms = changed_terms(self._state, terms, visit.listing.findings)
+        names = {each.register for each in hidden}
+        agreed = tuple(compared(kept.checkpoints, self._monitored, self._judge, names))
         ended = int(self._clock())
-        result = sum_up(self._state, self._policy, self._asked, visit, agreed, self._site.url, ended)
+        summed = sum_up(self._state, self._policy, self._asked, visit, agreed, self._site.url, ended)
+        result = keep_detections(self._state, summed)
         self._record(visit, result)
         return result
 
@@ -172,7 +186,7 @@ class _Auditor:
         read = self._read_to_the_end(visit)
         if self._asked.acknowledgements is not None:
             folder, now = self._asked.acknowledgements, self._clock()
-            visit.held = hold_promises(self._state, self._policy, folder, read, now)
+            visit.held = hold_promises(self._state, folder, read, now)
         for found in self._of_registers(visit, read):
             visit.listing.add(self._with_evidence(found, visit.begun))
         for each in detector.found(int(self._clock())) if detector is not None else ():
@@ -180,15 +194,25 @@ class _Auditor:
                 visit.listing.count(each.detection)
             else:
                 visit.listing.add(_of_detection(each))
-        visit.listing.findings = list(self._dated(visit))
+        known = dated(self._state.notebook, visit.listing.findings, visit.begun, visit.number)
+        visit.listing.findings = list(known)
 
     def _of_registers(self, visit: Visit, read: Sequence[str]) -> Iterator[AuditFinding]:
         grace = visit.terms.profile.revocation_grace_seconds
+        fresh = visit.terms.profile.detections.unwitnessed
         for register in self._mirrored():
             yield from self._other_root(register)
             yield from oddities(self._state, register)
+            if fresh is not None and register in read:
+                stale = stale_checkpoint(self._state, self._policy, register, fresh.seconds, visit.begun)
+                yield from () if stale is None else (stale,)
+            if register == GOVERNING and self._asked.detects:
+                yield from published_terms(self._state, visit.begun)
             if register != GOVERNING:
                 yield from authority_findings(self._state, register, grace)
+                if self._policy.quorum.root is not None:
+                    unseen = unwitnessed_beginning(self._state, register, self._asked.limits.anchor_within)
+                    yield from () if unseen is None else (unseen,)
                 yield from relation_findings(self._state, register, read)
         if visit.held is not None:
             yield from visit.held.listing.findings
@@ -208,7 +232,7 @@ class _Auditor:
             f"our own tree makes {base64.encode(head.root)}",
             "two independent implementations come to the same root of the same entries",
             inputs={"merkletools": tree.root().hex(), "own_tree": head.root.hex(), "size": str(head.size)},
-            recheck="daybook audit URL --policy POLICY --state A_NEW_DIRECTORY, which reads everything again",
+            recheck=look_again(self._site.url),
         )
 
     def _of_round(self, finding: Finding, now: int) -> AuditFinding:
@@ -224,32 +248,18 @@ class _Auditor:
             inputs={f"note {number}": shown(note) for number, note in enumerate(finding.notes, 1)},
             evidence=str(path),
             is_proof=finding.proof is not None,
-            recheck=how_to_check(str(path), finding.proof),
+            recheck=how_to_check(str(path), finding.proof, url=self._site.url),
         )
 
     def _with_evidence(self, finding: AuditFinding, now: int) -> AuditFinding:
         path, proves = keep_entry_finding(self._state, finding, now)
-        checks = f"daybook monitor --check {path} --policy YOUR_POLICY proves its first entry"
+        checks = f"daybook monitor --check {shlex.quote(str(path))} --policy YOUR_POLICY"
         return replace(
             finding,
             evidence=str(path),
             is_proof=proves,
             recheck=finding.recheck or (checks if proves else "read the entries that it names"),
         )
-
-    def _dated(self, visit: Visit) -> Iterator[AuditFinding]:
-        """Yield the findings, each with when this auditor saw it first."""
-        notebook = self._state.notebook
-        with notebook.together():
-            for finding in visit.listing.findings:
-                identity = _identity(finding)
-                notebook.write(
-                    "INSERT OR IGNORE INTO reported VALUES (?, ?, ?)", (identity, visit.begun, visit.number)
-                )
-                since, number = notebook.one(
-                    "SELECT since, visit FROM reported WHERE identity = ?", (identity,)
-                )
-                yield replace(finding, since=since, is_new=number == visit.number)
 
     def _record(self, visit: Visit, result: AuditResult) -> None:
         """Note that the visit came to its end, and the size of each register that it found intact."""
@@ -259,6 +269,8 @@ class _Auditor:
             if each.standing is Standing.INTACT
         ]
         with self._state.notebook.together():
+            if self._asked.detects:
+                keep_terms(self._state, visit.terms, visit.listing.findings)
             self._state.notebook.write(
                 "INSERT INTO visit VALUES (?, ?, ?)", (visit.number, visit.begun, result.ended)
             )
@@ -266,6 +278,10 @@ class _Auditor:
                 "INSERT INTO audited VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, "
                 "begun = excluded.begun, at = excluded.at",
                 intact,
+            )
+            self._state.notebook.write_all(
+                "INSERT INTO visited VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET begun = excluded.begun",
+                [each[:3] for each in intact],
             )
 
 
@@ -291,11 +307,3 @@ def _of_detection(found: Found) -> AuditFinding:
         found.innocent,
         recheck=found.recheck,
     )
-
-
-def _identity(finding: AuditFinding) -> bytes:
-    """Return by what a finding is known again at the next visit, though its numbers have grown."""
-    about = finding.evidence if finding.is_failure else finding.inputs.get("key") or finding.inputs.get("file")
-    first = [finding.spans[0][0]] if finding.spans else finding.what
-    said = [finding.code, finding.register, about, first if not about else None]
-    return hashlib.sha256(json.dumps(said).encode()).digest()

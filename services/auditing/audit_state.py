@@ -11,9 +11,10 @@ from typing import Final
 from ledger.entries import EntryReader
 from ledger.timeline import Bounds
 from ledger.witnessing import Policy
+from services.auditing.bounds_used import begin_under, bounds_named
 from services.auditing.facts import Fact, fact_of_parsed
 from services.auditing.notebook import FILE, Notebook
-from services.auditing.witnessed_times import WitnessedTimes
+from services.auditing.witnessed_times import WitnessedTimes, keys_of
 from services.monitoring.state import State
 
 DETECTIONS: Final = "detections.sqlite3"
@@ -45,6 +46,11 @@ class AuditState:
         """The file in which the detections remember."""
         return self.monitored.directory.root / DETECTIONS
 
+    @property
+    def bounds_named(self) -> str:
+        """What differs where the bounds of entries that may have been looked at do."""
+        return bounds_named(self.notebook)
+
     def entries(self, register: str, begin: int, end: int) -> list[bytes]:
         """Return the entries [begin, end) of the mirror. Raises StoreError where they are not all there."""
         return list(self.monitored.mirror.reader(register).entries(begin, end))
@@ -56,10 +62,14 @@ class AuditState:
 
 @contextmanager
 def open_audit_state(monitored: State, policy: Policy) -> Iterator[AuditState]:
-    """Open the notebook beside a monitor's state. Raises StoreError."""
+    """Open the notebook beside a monitor's state. Raises StoreError.
+
+    What rests on the times of another policy's witnesses is forgotten.
+    """
     notebook = Notebook(monitored.directory.root / FILE)
     try:
-        yield AuditState(monitored, notebook, WitnessedTimes(notebook, policy.quorum))
+        begin_under(notebook, policy)
+        yield AuditState(monitored, notebook, WitnessedTimes(notebook, policy.quorum, keys_of(policy)))
     finally:
         notebook.close()
 

@@ -23,9 +23,9 @@ from services.auditing.detections.rules import DAY, RULES, Case, Terms
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore, Place, record_key, text_key
 from services.auditing.facts import Fact
 from services.auditing.found import Found
-from services.auditing.lateness import LatenessJudge, Verdict
+from services.auditing.lateness import LatenessJudge, Verdict, last_begun
 from services.auditing.profile_types import Limit, Profile
-from services.auditing.remembered.activity import settle_silence
+from services.auditing.remembered.activity import ActivityMemory
 from services.auditing.remembered.contracts import ContractMemory
 from services.auditing.remembered.crowds import CrowdMemory
 from services.auditing.remembered.documents import DocumentMemory
@@ -44,18 +44,22 @@ class Detector(AbstractContextManager["Detector"]):
 
     What it remembers is in one file at `path`, in memory for None. A file that was made under another profile,
     calendar or version of the rules is emptied: `next_index` tells from where a register is to be given again.
-    Not for several threads. Raises StoreError where the file fails.
+    So is one that was made from other bounds, where the caller names them: `bounds`. Not for several threads.
+    Raises StoreError where the file fails.
     """
 
-    def __init__(self, path: Path | None, profile: Profile, calendar: Calendar) -> None:
+    def __init__(self, path: Path | None, profile: Profile, calendar: Calendar, bounds: str = "") -> None:
         terms = Terms.of(profile, calendar)
         rules = " ".join(f"{rule.id}/{rule.version}" for rule in RULES.values())
         made_under = {"profile": terms.profile_identity, "calendar": calendar.version, "rules": rules}
+        if bounds:
+            made_under["bounds"] = bounds
         self._terms = terms
         self._store = FactStore(path, made_under)
         self._judge = LatenessJudge(profile, calendar)
         self._series = SeriesMemory(self._store, terms)
         self._returns = ReturnsMemory(self._store, terms, self._series)
+        self._activity = ActivityMemory(self._store, terms)
         self._contracts = ContractMemory(self._store, terms)
         self._documents = DocumentMemory(self._store, terms)
         self._matters = MatterMemory(self._store, terms)
@@ -162,11 +166,13 @@ class Detector(AbstractContextManager["Detector"]):
                 (now,) = self._store.one("SELECT max(witnessed) FROM registers")
             self._flush()
             self._matters.settle()
+            self._contracts.settle()
+            self._documents.settle()
             self._series.settle()
             self._returns.settle(now)
             self._crowds.settle()
             self._witnessed.settle(now)
-            settle_silence(self._store, self._terms)
+            self._activity.settle()
 
     def _take(self, fact: Fact, register: int) -> None:
         self._witnessed.take(fact, register)
@@ -175,8 +181,9 @@ class Detector(AbstractContextManager["Detector"]):
             self._decision(fact, register, record)
         elif isinstance(record, ReturnFiled):
             self._returns.take(fact, register, record)
+            self._activity.take(fact, register, record)
         elif isinstance(record, ReferenceVoided):
-            self._series.void(register, register << PLACE_BITS | fact.index, record)
+            self._series.void(register, register << PLACE_BITS | fact.index, record, fact.bounds)
 
     def _decision(self, fact: Fact, register: int, record: DecisionRegistered | DecisionCorrected) -> None:
         place = register << PLACE_BITS | fact.index
@@ -184,21 +191,34 @@ class Detector(AbstractContextManager["Detector"]):
         key = record_key(record.record_id)
         state = self._series.state(register, record.reference.series)
         bounds, accepted_at, first_index = fact.bounds, fact.accepted_at, fact.index
-        earlier, made = None, 0
+        earlier, made, registered = None, 0, place
         if record.version > 1:
-            known = self._series.first_and_last(register, key)
-            if known is not None:
-                first, earlier = known
-                first_index, accepted_at, made = first.place & INDEX, first.accepted_at, earlier.corrections
-                bounds = Bounds(first.not_before, first.not_after, bounds.comparable)
+            earlier = self._series.last(register, key)
+        if earlier is not None:
+            first_index, made = earlier.first & INDEX, earlier.corrections
+            if not _decides_anew(record, decided, earlier):
+                registered, accepted_at = earlier.registered, earlier.accepted_at
+                bounds = Bounds(earlier.not_before, earlier.not_after, bounds.comparable)
         if isinstance(record, DecisionCorrected) and record.correction == "correction":
             made += 1
         before, after = bounds.not_before, bounds.not_after
         may_be_late = before is not None and before > decided.latest + self._soonest
         late, case = False, None
         if may_be_late or earlier is not None or not self._is_plain(record, decided, after):
-            case = Case(fact.register, fact.index, first_index, record, decided, bounds, accepted_at)
-            inversion = self._series.inversion(state, place, decided) if may_be_late else None
+            case = Case(
+                fact.register,
+                fact.index,
+                first_index,
+                registered & INDEX,
+                record,
+                decided,
+                bounds,
+                accepted_at,
+                fact.bounds,
+            )
+            inversion = None
+            if may_be_late and before is not None:
+                inversion = self._series.inversion(state, place, decided, before)
             late = self._single(case, register, fact, inversion, may_be_late=may_be_late)
         self._series.add(
             (
@@ -210,21 +230,24 @@ class Detector(AbstractContextManager["Detector"]):
                 record.reference.number,
                 decided.earliest,
                 decided.latest,
-                bounds.not_before,
-                bounds.not_after,
-                accepted_at,
+                fact.bounds.not_before,
+                fact.bounds.not_after,
+                fact.accepted_at,
                 record.decision_answer,
                 made,
+                registered,
             )
         )
-        self._series.date(state, place, decided)
+        self._series.date(state, place, decided, fact.bounds)
         if state.returned:
             self._returns.touch(state, decided.latest)
         if earlier is not None and case is not None:
             self._followed(case, register, state, earlier, key, made)
             return
         self._series.add_decision(state, record)
-        if before is not None and after is not None and after - before <= self._burst_width:
+        if not bounds.comparable or before is None or after is None:
+            return
+        if after - before <= self._burst_width:
             migrated = record.late_reason == "migration_of_legacy"
             self._crowds.registered(
                 register, fact.submitter, state.id, fact.index, after, late=late, migrated=migrated
@@ -242,7 +265,7 @@ class Detector(AbstractContextManager["Detector"]):
             and record.matter_id is None
             and record.stage is None
             and record.disappearing_messages is None
-            and (not_after is None or decided.earliest <= not_after)
+            and (not_after is None or last_begun(record.decided_at, decided) <= not_after)
         )
 
     def _single(
@@ -267,9 +290,9 @@ class Detector(AbstractContextManager["Detector"]):
         in_matter = None
         if record.matter_id is not None or record.stage is not None:
             in_matter = self._matters.take(case, register)
-        if case.index == case.first_index:
+        if case.index == case.registered_index:
             found.append(lateness.back_dated(terms, case, inversion or in_matter))
-        if bounds.not_after is not None and case.decided.earliest > bounds.not_after:
+        if bounds.not_after is not None and case.decided.latest > bounds.not_after:
             found.append(lateness.future_dated(terms, case))
         if record.channel in self._captures:
             found.append(lateness.late_capture(terms, case))
@@ -328,6 +351,13 @@ class Detector(AbstractContextManager["Detector"]):
             chain = corrections.correction_chain(self._terms, case.register, made, versions)
             if chain is not None:
                 self._store.put(chain, f"chain:{case.first_index}")
+
+
+def _decides_anew(record: Decision, decided: Partial, earlier: Earlier) -> bool:
+    """Tell whether a version is an amendment that states when another decision was made."""
+    if not isinstance(record, DecisionCorrected) or record.correction != "amendment":
+        return False
+    return (decided.earliest, decided.latest) != (earlier.earliest, earlier.latest)
 
 
 def _submission(fact: Fact) -> int:

@@ -12,34 +12,22 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from ledger.entries import Entry, EntryReader, parse_entry, submission_body_of, submission_id
+from ledger.entries import Entry, EntryReader
 from ledger.governing import GOVERNING
-from ledger.receipts import CLOCK_ALLOWANCE
 from ledger.record_types import Relation
-from ledger.records import Broken, NotUnderstood, SubmissionRejected, read_record, record_digest
+from ledger.records import Broken, NotUnderstood, SubmissionRejected, read_record
 from services.auditing.audit_state import STRETCH, AuditState
+from services.auditing.claimed_times import Claims, look_again
 from services.auditing.facts import Fact, fact_of_parsed
+from services.auditing.rejections import Past, unfounded
 from services.auditing.second_tree import SecondTree
 from services.auditing.spans import OddSpans
-from services.auditing.windows import shown_time
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress: given a label and a total, it yields what is told how many more are done."""
 
 Observe = Callable[[Sequence[Fact]], None]
 """Takes the facts of a stretch of one register, in order; after a death it may be given some again."""
-
-IMPOSSIBLE: Final = "impossible-time"
-"""`accepted_at` is later than when witnesses knew the entry."""
-
-CLAIMED_EARLIER: Final = "claimed-earlier"
-"""`accepted_at` is earlier than when witnesses still knew no such entry."""
-
-JUST_EARLIER: Final = "claimed-just-earlier"
-"""The same, by no more than clocks may differ, or an entry may wait for its place in the register."""
-
-BEFORE_VISIT: Final = "claimed-before-visit"
-"""`accepted_at` is earlier than a visit of this auditor's, at which there was no such entry."""
 
 BREAKS_A_RULE: Final = "breaks-a-rule"
 NOT_UNDERSTOOD: Final = "type-not-understood"
@@ -84,37 +72,44 @@ class Examiner:
         self._notebook = state.notebook
         self._observe = observe
         self._bar = bar
-        self._visited: int | None = None
 
     def examine(self, register: str) -> None:
-        """Examine the entries of a register that were not yet, up to the size of the mirror."""
+        """Examine the entries of a register that were not yet, up to the size of the mirror.
+
+        Of those that were, what they claim of time is looked at again where their bounds are others now.
+        """
         size, tree = self._state.monitored.size(register), second_tree(self._state, register)
-        visited = self._notebook.one("SELECT begun FROM audited WHERE register = ?", (register,))
-        self._visited = visited[0] if visited else None
+        look_again(self._state, register, tree.size, self._bar)
+        claims = Claims(self._state, register)
         with self._bar(f"Examining {register}", size - tree.size) as advance:
             while tree.size < size:
                 begin = tree.size
                 # In whole stretches, so that the second tree has large subtrees to build.
                 entries = self._state.entries(register, begin, min(size, (begin // STRETCH + 1) * STRETCH))
                 tree.append(entries)
-                self._take(register, begin, entries, tree)
+                self._take(register, begin, entries, tree, claims)
                 advance(len(entries))
 
-    def _take(self, register: str, begin: int, entries: Sequence[bytes], tree: SecondTree) -> None:
+    def _take(
+        self, register: str, begin: int, entries: Sequence[bytes], tree: SecondTree, claims: Claims
+    ) -> None:
         found = _Found()
-        facts = list(self._facts(register, begin, entries, found))
+        facts = list(self._facts(register, begin, entries, found, claims))
         # Before the stretch is committed here: the other way round, a death in between would lose them.
         if register != GOVERNING:
             self._observe(facts)
         with self._notebook.together():
             self._write(register, found)
+            claims.write(tree.size)
             self._notebook.write(
                 "INSERT INTO examined VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, "
                 "peaks = excluded.peaks",
                 (register, tree.size, tree.peaks),
             )
 
-    def _facts(self, register: str, begin: int, entries: Sequence[bytes], found: _Found) -> Iterator[Fact]:
+    def _facts(
+        self, register: str, begin: int, entries: Sequence[bytes], found: _Found, claims: Claims
+    ) -> Iterator[Fact]:
         reader = EntryReader()
         for index, entry in enumerate(entries, begin):
             parsed = reader.parse(entry)
@@ -123,54 +118,43 @@ class Examiner:
             found.counted[kind] = found.counted.get(kind, 0) + 1
             if register != GOVERNING:
                 _note_signer(found.signed, fact, parsed)
-            self._look_at_time(found.odd, fact, parsed)
+            claims.look(fact, parsed)
             if fact.record is None:
                 _look_at_rules(found.odd, fact, parsed)
             elif isinstance(fact.record, SubmissionRejected):
                 found.rejections.append((bytes.fromhex(fact.record.submission_id), index))
-                self._look_at_rejection(found.odd, fact, fact.record)
+                self._look_at_rejection(found, fact, fact.record)
             elif relations := getattr(fact.record, "relations", None):
                 found.relations += _related(fact, relations)
             if fact.type == "restore.declared/1":
                 found.odd.add(RESTORED, index, "the ledger declares that it was restored from an older copy")
             yield fact
 
-    def _look_at_time(self, odd: OddSpans, fact: Fact, parsed: Entry) -> None:
-        """Hold the ledger's claim of time against the witnesses' (formats.md, section 15)."""
-        claimed, bounds = fact.accepted_at, fact.bounds
-        if bounds.not_after is not None and claimed > bounds.not_after + CLOCK_ALLOWANCE:
-            known = shown_time(bounds.not_after)
-            odd.add(
-                IMPOSSIBLE,
-                fact.index,
-                f"claims {shown_time(claimed)}, and a quorum of witnesses knew it by {known}",
-            )
-        if bounds.not_before is not None and claimed < bounds.not_before:
-            unknown = shown_time(bounds.not_before)
-            text = f"claims {shown_time(claimed)}, and a quorum of witnesses knew no such entry at {unknown}"
-            if claimed + CLOCK_ALLOWANCE < bounds.not_before:
-                identity = _submission_id(self._state.origin, fact, parsed)
-                odd.add(CLAIMED_EARLIER, fact.index, text, identity)
-            else:
-                odd.add(JUST_EARLIER, fact.index, text)
-        elif self._visited is not None and claimed + CLOCK_ALLOWANCE < self._visited:
-            # What the auditor saw himself is no witness for others, and needs none for him. Whatever is new
-            # now was not there then.
-            seen = shown_time(self._visited)
-            text = f"claims {shown_time(claimed)}, and at your visit of {seen} it was not there"
-            odd.add(BEFORE_VISIT, fact.index, text)
+    def _look_at_rejection(self, found: _Found, fact: Fact, rejected: SubmissionRejected) -> None:
+        """Check that a rejection can be what it says, by what the register held before it."""
 
-    def _look_at_rejection(self, odd: OddSpans, fact: Fact, rejected: SubmissionRejected) -> None:
-        """Check that the earlier entry which a rejection names is the one that it says."""
-        named = rejected.existing
-        if named is None:
-            return
-        held: list[bytes] = []
-        if named.index < fact.index:
-            held = self._state.entries(fact.register, named.index, named.index + 1)
-        if not held or record_digest(parse_entry(held[0]).record) != named.sha256:
-            text = f"rejects a submission for entry {named.index}, which is not the record that it names"
-            odd.add(UNFOUNDED, fact.index, text)
+        def entry(index: int) -> bytes | None:
+            held = self._state.entries(fact.register, index, index + 1) if index < fact.index else []
+            return held[0] if held else None
+
+        def version(record_id: bytes, number: int) -> int | None:
+            store = self._state.monitored.mirror.store
+            at = store.versions(fact.register, [(record_id, number)])
+            return at[0].index if at and at[0].index < fact.index else None
+
+        past = Past(entry, version, self._latest_view(fact.register, found))
+        why = unfounded(rejected, fact.governing_size, past)
+        if why is not None:
+            found.odd.add(UNFOUNDED, fact.index, why)
+
+    def _latest_view(self, register: str, found: _Found) -> int | None:
+        """Return the governing size of the latest entry with a submission so far; None for none."""
+        if found.signed:
+            return found.signed[-1].governing_size
+        row = self._notebook.one(
+            "SELECT governing_size FROM signed WHERE register = ? ORDER BY first DESC LIMIT 1", (register,)
+        )
+        return row[0] if row else None
 
     def _write(self, register: str, found: _Found) -> None:
         """Write what was found, in a transaction that the caller has begun."""
@@ -249,10 +233,3 @@ def _related(fact: Fact, relations: Sequence[Relation]) -> Iterator[tuple[int, s
         if target.record_id is not None and target.version is not None:
             identity = UUID(target.record_id).bytes
             yield fact.index, target.register or fact.register, identity, target.version
-
-
-def _submission_id(origin: str, fact: Fact, parsed: Entry) -> bytes | None:
-    if parsed.membership is None:
-        return None
-    body = submission_body_of(parsed, f"{origin}/{fact.register}")
-    return bytes.fromhex(submission_id(body))

@@ -21,7 +21,7 @@ from services.auditing.detections.rules import RULES
 from services.auditing.found import Found
 
 APPLICATION_ID: Final = 0x64626631  # "dbf1"
-LAYOUT: Final = 3
+LAYOUT: Final = 5
 """The number of the tables below, which changes with them."""
 
 _CACHE: Final = 48 * 1024
@@ -52,7 +52,7 @@ CREATE TABLE registers (
 ) STRICT;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, register INTEGER NOT NULL, departmental INTEGER NOT NULL, name TEXT NOT NULL,
-    first INTEGER, last INTEGER, top INTEGER, top_place INTEGER, returned INTEGER NOT NULL,
+    first INTEGER, last INTEGER, tops TEXT, returned INTEGER NOT NULL,
     UNIQUE (register, departmental, name)
 ) STRICT;
 CREATE TABLE runs_of_numbers (
@@ -60,12 +60,14 @@ CREATE TABLE runs_of_numbers (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE voids (
     series INTEGER NOT NULL, record BLOB NOT NULL, place INTEGER NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, taken_back INTEGER NOT NULL, PRIMARY KEY (record, series)
+    first INTEGER NOT NULL, last INTEGER NOT NULL, taken_back INTEGER NOT NULL, reason TEXT NOT NULL,
+    not_before INTEGER, not_after INTEGER, PRIMARY KEY (record, series)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE statements (
     place INTEGER PRIMARY KEY, record BLOB NOT NULL, version INTEGER NOT NULL, before INTEGER, next INTEGER,
     series INTEGER NOT NULL, number INTEGER NOT NULL, earliest INTEGER NOT NULL, latest INTEGER NOT NULL,
-    not_before INTEGER, not_after INTEGER, accepted_at REAL NOT NULL, answer TEXT, corrections INTEGER NOT NULL
+    not_before INTEGER, not_after INTEGER, accepted_at REAL NOT NULL, answer TEXT, corrections INTEGER NOT NULL,
+    registered INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE returns (
     place INTEGER PRIMARY KEY, record BLOB NOT NULL, version INTEGER NOT NULL, series INTEGER NOT NULL,
@@ -73,12 +75,16 @@ CREATE TABLE returns (
     count INTEGER NOT NULL, first INTEGER, last INTEGER, is_open INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX returns_by_series ON returns (series, earliest);
+CREATE TABLE active_returns (
+    register INTEGER NOT NULL, record BLOB NOT NULL, place INTEGER NOT NULL, moment INTEGER NOT NULL,
+    PRIMARY KEY (register, record)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE after_returns (
     place INTEGER PRIMARY KEY, added INTEGER NOT NULL, returned INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE matters (
     id INTEGER PRIMARY KEY, register INTEGER NOT NULL, name TEXT NOT NULL,
-    top INTEGER, top_place INTEGER, is_open INTEGER NOT NULL, UNIQUE (register, name)
+    tops TEXT, is_open INTEGER NOT NULL, UNIQUE (register, name)
 ) STRICT;
 CREATE INDEX matters_open ON matters (is_open) WHERE is_open;
 CREATE TABLE stages (
@@ -90,13 +96,15 @@ CREATE TABLE stages (
 CREATE TABLE contracts (
     record INTEGER PRIMARY KEY, version_place INTEGER NOT NULL, department TEXT NOT NULL, ocid TEXT,
     supplier TEXT, currency TEXT, minor_units INTEGER, earliest INTEGER NOT NULL, latest INTEGER NOT NULL,
-    is_published INTEGER NOT NULL
+    is_published INTEGER NOT NULL, is_open INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX contracts_alike ON contracts (supplier, department, currency, minor_units);
+CREATE INDEX contracts_open ON contracts (is_open) WHERE is_open;
 CREATE TABLE evidence (
     digest BLOB NOT NULL, record INTEGER NOT NULL, place INTEGER NOT NULL, submission INTEGER NOT NULL,
     PRIMARY KEY (digest, record)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE open_documents (digest BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY, register INTEGER NOT NULL, what TEXT NOT NULL, series INTEGER, open_from INTEGER,
     UNIQUE (register, what, series)
@@ -202,7 +210,7 @@ class FactStore:
         """Return the first row of a query, None where there is none."""
         return self._connection.execute(statement, values).fetchone()
 
-    def rows(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def rows(self, statement: str, values: tuple[object, ...] | Mapping[str, object] = ()) -> sqlite3.Cursor:
         """Return the rows of a query, read as they are asked for."""
         return self._connection.execute(statement, values)
 

@@ -9,9 +9,9 @@ of its register (section 16): that is a class of its own, and a decision may be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -24,8 +24,10 @@ from services.auditing.profiles import identity, limit_for
 from services.auditing.working_days import (
     Calendar,
     OutsideCalendarError,
+    begins,
     deadline_after,
     london_day,
+    working_days_at_least,
     working_days_between,
 )
 
@@ -46,7 +48,10 @@ class Verdict(StrEnum):
     """Late, for a reason that the profile exempts: listed, and not held late."""
 
     UNDETERMINED = "undetermined"
-    """The witnesses leave a window in which the deadline lies, or state nothing that decides it."""
+    """The witnesses leave a window in which the deadline lies, or state nothing that decides it.
+
+    Or the record states two times for the decision that lie so far apart that its limit passed between them.
+    """
 
     IMPOSSIBLE = "impossible"
     """Stated to have been decided after the witnesses had the entry."""
@@ -76,9 +81,11 @@ class Lateness:
     """The verdict on one decision with everything that it was worked out from. Times are POSIX seconds.
 
     `limit` is the profile's limit for it, None where there is none. `deadline` is the last second by which the
-    entry was to be witnessed; None without a limit, and where the calendar does not reach so far. `at_award`
-    says that the award date is what sets it. `profile` is the profile's identity. `after_return` is the return
-    that it was added or changed after, None for none.
+    entry was to be witnessed; None without a limit, and where the calendar does not reach so far. `is_exact` is
+    False where the decision is dated before the calendar begins: then it was counted from the calendar's first
+    day, and the true one is no later. `at_award` says that the award date is what sets it. `profile` is the
+    profile's identity. `after_return` is the return that it was added or changed after, None for none.
+    `too_wide` says that the record dates the decision between two times, and that only by the first it is late.
     """
 
     verdict: Verdict
@@ -94,6 +101,8 @@ class Lateness:
     counted_in: Calendar
     profile: str
     after_return: AfterReturn | None = None
+    is_exact: bool = True
+    too_wide: bool = False
 
     @property
     def calendar(self) -> str:
@@ -110,8 +119,8 @@ class Lateness:
         """How long registering took."""
         bounds = self.bounds
         return Lag(
-            self._days_between(self.decided.latest, bounds.not_before),
-            self._days_between(self.decided.earliest, bounds.not_after),
+            self._days_between(working_days_at_least, self.decided.latest, bounds.not_before),
+            self._days_between(working_days_between, self.decided.earliest, bounds.not_after),
         )
 
     @property
@@ -139,6 +148,8 @@ class Lateness:
             "bounds_comparable": "yes" if self.bounds.comparable else "no",
             "limit_working_days": limit.working_days if limit is not None else None,
             "deadline": _shown_or_none(self.deadline),
+            "deadline_counted_from": None if self.is_exact else str(self.counted_in.first),
+            "dated_too_widely": "yes" if self.too_wide else None,
             "lag_at_least": lag.at_least,
             "lag_at_most": lag.at_most,
             "late_reason": self.late_reason,
@@ -150,11 +161,11 @@ class Lateness:
         }
         return {name: str(value) for name, value in stated.items() if value is not None}
 
-    def _days_between(self, decided: int, witnessed: int | None) -> int | None:
+    def _days_between(self, count: _Count, decided: int, witnessed: int | None) -> int | None:
         if witnessed is None:
             return None
         try:
-            return working_days_between(self.counted_in, london_day(decided), london_day(witnessed))
+            return count(self.counted_in, london_day(decided), london_day(witnessed))
         except OutsideCalendarError:
             return None
 
@@ -175,6 +186,8 @@ class Lateness:
             )
         if self.limit is None:
             return "The profile has no limit for such a decision."
+        if self.too_wide:
+            return self._why_too_wide(self.limit)
         if self.deadline is None:
             return (
                 f"The deadline is not known: the calendar {self.counted_in.name} knows {self.counted_in.first} "
@@ -185,6 +198,11 @@ class Lateness:
         if self.at_award:
             due = "the end of the award date"
         stated = f"The deadline, {due}, was {shown(self.deadline)}"
+        if not self.is_exact:
+            stated += (
+                f" at the latest (the decision is dated before {self.counted_in.first}, on which the calendar "
+                f"{self.counted_in.name} begins, and days were counted from there)"
+            )
         reason = f" ({self.late_reason})" if self.late_reason is not None else ""
         match self.verdict:
             case Verdict.IN_TIME:
@@ -203,6 +221,17 @@ class Lateness:
                 )
             case _:
                 return f"{stated}; it was registered {_window(self.bounds)}."
+
+    def _why_too_wide(self, limit: Limit) -> str:
+        due = f"{limit.working_days} working {'day' if limit.working_days == 1 else 'days'}"
+        return (
+            f"The record dates the decision between {shown(self.decided.earliest)} and "
+            f"{shown(self.decided.latest)}, which is too wide for a limit of {due}: by the first of these it "
+            f"may be late, and by the last it may not. It was registered {_window(self.bounds)}."
+        )
+
+
+_Count = Callable[[Calendar, date, date], int]
 
 
 class LatenessJudge:
@@ -224,21 +253,25 @@ class LatenessJudge:
         """
         decided = partial(decision.decided_at)
         limit = limit_for(self._rule.limits, decision) if self._rule is not None else None
-        deadline, award = None, None
+        due, first_due = _NOT_KNOWN, _NOT_KNOWN
         if self._rule is not None and limit is not None:
-            deadline = self._deadline(decided.latest, limit.working_days)
             award = _award(self._rule, decision)
-        at_award = award is not None and (deadline is None or award < deadline)
-        if at_award:
-            deadline = award
+            due = self._due(decided.latest, limit.working_days, award)
+            first_due = self._due(decided.earliest, limit.working_days, award)
+        too_wide = False
         if bounds.not_after is not None and decided.earliest > bounds.not_after:
             verdict = Verdict.IMPOSSIBLE
         elif limit is None:
             verdict = Verdict.NO_LIMIT
-        elif deadline is None:
-            verdict = Verdict.UNDETERMINED
         else:
-            verdict = _against(deadline, bounds)
+            verdict = _against(due, bounds)
+            if is_interval(decision.decided_at):
+                by_first = _against(first_due, bounds)
+                # Whoever states two times far apart has stated nothing that shows it to be in time.
+                too_wide = verdict is not Verdict.LATE and by_first is Verdict.LATE
+                too_wide |= verdict is Verdict.IN_TIME and by_first is not Verdict.IN_TIME
+            if too_wide:
+                verdict = Verdict.UNDETERMINED
         exempt = self._rule.exempt_late_reasons if self._rule is not None else None
         if verdict is Verdict.LATE and decision.late_reason in (exempt or ()):
             verdict = Verdict.EXEMPT
@@ -251,18 +284,55 @@ class LatenessJudge:
             accepted_at,
             bounds,
             limit,
-            deadline,
-            at_award,
+            due.deadline,
+            due.at_award,
             self._calendar,
             self._profile,
             after_return,
+            due.is_exact,
+            too_wide,
         )
 
-    def _deadline(self, decided: int, working_days: int) -> int | None:
+    def _due(self, decided: int, working_days: int, award: int | None) -> _Due:
+        """Return by when a decision of `decided` (POSIX seconds) was to be witnessed, by the award if earlier.
+
+        Where no list of holidays reaches so far back, counting begins with the calendar. What comes of that is
+        no earlier than the true deadline, so what is late by it is late.
+        """
+        begin = begins(self._calendar)
+        is_exact = decided >= begin
         try:
-            return deadline_after(self._calendar, decided, working_days)
+            deadline = deadline_after(self._calendar, max(decided, begin), working_days)
         except OutsideCalendarError:
-            return None
+            return _Due(award, is_exact=is_exact, at_award=award is not None)
+        if award is not None and award < deadline:
+            return _Due(award, is_exact=is_exact, at_award=True)
+        return _Due(deadline, is_exact=is_exact, at_award=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A deadline as `Lateness` states it."""
+
+    deadline: int | None
+    is_exact: bool
+    at_award: bool
+
+
+_NOT_KNOWN: Final = _Due(None, is_exact=True, at_award=False)
+
+
+def is_interval(stated: str) -> bool:
+    """Tell whether a partial date is two: `a/b`."""
+    return "/" in stated
+
+
+def last_begun(stated: str, covered: Partial) -> int:
+    """Return the first second of the last time that a partial date states: of `a/b` that of b (POSIX seconds).
+
+    `covered` is what all of it covers.
+    """
+    return partial(stated.partition("/")[2]).earliest if is_interval(stated) else covered.earliest
 
 
 def _award(rule: LateRegistration, decision: Decision) -> int | None:
@@ -274,9 +344,11 @@ def _award(rule: LateRegistration, decision: Decision) -> int | None:
     return partial(procurement.award_date).latest
 
 
-def _against(deadline: int, bounds: Bounds) -> Verdict:
-    is_late = bounds.not_before is not None and bounds.not_before > deadline
-    is_in_time = bounds.not_after is not None and bounds.not_after <= deadline
+def _against(due: _Due, bounds: Bounds) -> Verdict:
+    if due.deadline is None:
+        return Verdict.UNDETERMINED
+    is_late = bounds.not_before is not None and bounds.not_before > due.deadline
+    is_in_time = due.is_exact and bounds.not_after is not None and bounds.not_after <= due.deadline
     # Both at once: witnesses of two quorums were shown different things, or a clock is wrong.
     if is_late == is_in_time:
         return Verdict.UNDETERMINED

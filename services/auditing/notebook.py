@@ -17,11 +17,35 @@ from ledger.errors import StorageFullError, StoreError
 
 APPLICATION_ID: Final = 0x64626131  # "dba1"
 
+LAYOUT: Final = 2
+"""The version of its tables."""
+
 FILE: Final = "audit.sqlite3"
 """Its name in the state's directory."""
 
+_SINCE_2: Final = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE visited (
+    register TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
+    PRIMARY KEY (register, size)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE claimed (
+    register TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    latest REAL NOT NULL,
+    PRIMARY KEY (register, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE supported (
+    register TEXT NOT NULL,
+    submission_id BLOB NOT NULL,
+    PRIMARY KEY (register, submission_id)
+) STRICT, WITHOUT ROWID;
+"""
 _TABLES: Final = f"""
 BEGIN IMMEDIATE;
+{_SINCE_2}
 CREATE TABLE visit (number INTEGER PRIMARY KEY, begun INTEGER NOT NULL, ended INTEGER NOT NULL) STRICT;
 CREATE TABLE audited (
     register TEXT PRIMARY KEY,
@@ -88,12 +112,25 @@ CREATE TABLE odd (
     text TEXT NOT NULL,
     PRIMARY KEY (code, register, first)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE reported (identity BLOB PRIMARY KEY, since INTEGER NOT NULL, visit INTEGER NOT NULL)
-STRICT, WITHOUT ROWID;
+CREATE TABLE reported (
+    identity BLOB PRIMARY KEY,
+    since INTEGER NOT NULL,
+    visit INTEGER NOT NULL,
+    last INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = 1;
+PRAGMA user_version = {LAYOUT};
 COMMIT;
 """
+
+_FROM_1: Final = f"""
+BEGIN IMMEDIATE;
+{_SINCE_2}
+INSERT INTO visited SELECT register, size, begun FROM audited;
+ALTER TABLE reported ADD COLUMN last INTEGER NOT NULL DEFAULT -1;
+PRAGMA user_version = {LAYOUT};
+COMMIT;
+"""  # noqa: S608 - of numbers and names that stand here
 
 
 class Notebook:
@@ -112,13 +149,18 @@ class Notebook:
 
     def _prepare(self) -> None:
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (layout,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if (application, tables) != (0, 0) and application != APPLICATION_ID:
             raise StoreError(f"{self._path} is not an auditor's notebook")
+        if layout > LAYOUT:
+            raise StoreError(f"{self._path} was written by a newer version of Daybook: use that")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         if not tables:
             self._connection.executescript(_TABLES)
+        elif layout == 1:
+            self._connection.executescript(_FROM_1)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -159,6 +201,17 @@ class Notebook:
         """Yield rows as they are read. Nothing may be written to the same tables meanwhile."""
         with self._translated():
             yield from self._connection.execute(statement, values)
+
+    def about(self, name: str) -> str:
+        """Return what was noted under a name; empty where nothing was."""
+        row = self.one("SELECT value FROM about WHERE name = ?", (name,))
+        return row[0] if row else ""
+
+    def set_about(self, name: str, value: str) -> None:
+        """Note something under a name."""
+        self.write(
+            "INSERT INTO about VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+        )
 
     def position(self, name: str) -> int:
         """Return how far something has come; 0 where it was not begun."""

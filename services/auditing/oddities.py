@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.auditing.audit_state import AuditState
-from services.auditing.examining import (
+from services.auditing.bounds_used import (
     BEFORE_VISIT,
-    BREAKS_A_RULE,
     CLAIMED_EARLIER,
     IMPOSSIBLE,
     JUST_EARLIER,
-    NOT_UNDERSTOOD,
-    RESTORED,
-    UNFOUNDED,
+    SUPPORTED,
+    VIEW_NOT_SEALED,
 )
+from services.auditing.examining import BREAKS_A_RULE, NOT_UNDERSTOOD, RESTORED, UNFOUNDED
 from services.auditing.found import Severity
 from services.auditing.governing_rules import BOUND_TWICE, OWN_KEY, UNENDORSED
-from services.auditing.promises import SUPPORTED
 from services.auditing.results import AuditFinding, Source
 from services.auditing.spans import odd_codes, odd_spans
-from services.auditing.views import VIEW_NOT_SEALED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,8 @@ KINDS: Final[Mapping[str, OddKind]] = {
     UNFOUNDED: OddKind(
         Source.RULES,
         Severity.HIGH,
-        "a submission is rejected for an earlier entry that is not there",
-        "a rejection names the entry that the submission met",
+        "a submission is rejected for a reason that the register does not show",
+        "a rejection follows from the entries before it",
     ),
     BREAKS_A_RULE: OddKind(
         Source.RULES,

@@ -16,6 +16,8 @@ from services.auditing.calendars import CalendarName
 
 Days = Annotated[int, Meta(ge=0, le=10_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Grace = Annotated[int, Meta(ge=0, le=3_600)]
+"""At most an hour: with a long grace nobody's stale view would ever be told."""
 Channels = Annotated[tuple[codes.Channel, ...], Meta(min_length=1)]
 
 
@@ -235,7 +237,7 @@ class Profile(Members, frozen=True, kw_only=True):
     calendar: CalendarName
     detections: Detections
     name: Slug
-    revocation_grace_seconds: Uint
+    revocation_grace_seconds: Grace
     stage_schemes: Annotated[tuple[StageScheme, ...], Meta(min_length=1, max_length=100)] | None = None
     title: Line
     type: Literal["daybook.profile/1"]

@@ -47,9 +47,10 @@ class AuditFinding:
     its id (`DET-01`). `is_failure` tells whether it is an integrity failure: exit status 1. `register` is empty
     for the ledger. `spans` are the entries that it is about, of which there are `count`, the first `MAX_SPANS`
     spans only. `what` and `expected` are a sentence each; `inputs` are the numbers it was made from. `evidence`
-    is the path of the file that was kept, empty where there is none; `is_proof` tells whether anybody can check
-    that file offline. `recheck` says how to look at it again. `since` is when this auditor saw it first, POSIX
-    seconds; `is_new` where that is this visit.
+    is the path of the file that was kept, empty where there is none, and `evidence_id` names the finding in a
+    file that has several. `is_proof` tells whether anybody can check that file offline. `recheck` says how to
+    look at it again. `since` is when this auditor saw it first, POSIX seconds; `is_new` where that is this
+    visit, or where it covers later entries than it did.
     """
 
     code: str
@@ -64,6 +65,7 @@ class AuditFinding:
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
     innocent: tuple[str, ...] = ()
     evidence: str = ""
+    evidence_id: str = ""
     is_proof: bool = False
     recheck: str = ""
     since: int = 0
@@ -104,7 +106,8 @@ class RegisterVerdict:
     `checkpoint` is the latest note that was verified, empty where none was; `cosigned_by` names the witnesses
     on it and `sealed_at` is when its quorum was met, by their clocks (POSIX seconds; None without witnesses).
     `anchored` is the largest size that the governing register carries, None for none. `counts` are of all
-    `size` entries, and so are `after_returns`; None where no detection was run.
+    `size` entries, and so are `after_returns`; None where no detection was run. `undated` first entries have no
+    witnessed not-before; 0 without witnesses, since then none has.
     """
 
     register: str
@@ -123,11 +126,17 @@ class RegisterVerdict:
     counts: Counts
     findings: tuple[AuditFinding, ...]
     after_returns: AfterReturnCounts | None = None
+    undated: int = 0
 
     @property
     def added(self) -> int:
         """How many entries were added since the last visit."""
         return self.size - self.before
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether none of its entries had been audited before this visit."""
+        return self.before == 0 and self.size > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +158,9 @@ class KeptCheckpoint:
 class Promises:
     """What became of the acknowledgements in a department's collection.
 
-    `kept` became entries, `rejected` a provable rejection. `open` are too new to be judged by what is
-    served. `broken` are in the register neither way though a later checkpoint was signed. `unread` are of
-    registers that were not read; `unusable` files prove nothing.
+    `kept` became entries, `rejected` a provable rejection. `open` may still be kept: nothing shows that the
+    register has moved on since. `broken` are in it neither way though it has. `unread` are of registers that
+    were not read, or may still be opened; `unusable` files prove nothing.
     """
 
     files: int = 0
@@ -181,7 +190,8 @@ class AuditResult:
     different quorums may be compared (formats.md, section 15). `cannot_claim` are sentences: what this audit
     leaves open, and why. `findings` are about the ledger as a whole; each register has its own. `more` tells
     how many findings are not listed, by code. `profile` and `calendar` name what detections were run with,
-    with versions; empty for none. `software` is Daybook's version.
+    with versions; empty for none. `software` is Daybook's version. `changed_terms` says how the profile or
+    the working days differ from those of the last visit, empty where they do not.
     """
 
     ledger: str
@@ -206,6 +216,7 @@ class AuditResult:
     profile: str
     calendar: str
     software: str
+    changed_terms: str = ""
 
     def all_findings(self) -> tuple[AuditFinding, ...]:
         """Return every finding: of the ledger, then of each register."""

@@ -132,14 +132,12 @@ def judge_return(filed: Filed, versions: Iterable[Version]) -> JudgedReturn:
     return JudgedReturn(filed, counted, (*_misstated(filed, counted), *_early(filed), *after))
 
 
-def judge_counted(filed: Filed, counted: Counted, later: Iterable[Version]) -> JudgedReturn:
+def judge_counted(filed: Filed, counted: Counted) -> JudgedReturn:
     """Judge as `judge_return` does where it is known what the register held when the return was filed.
 
-    `later` are, in the order of the register, all versions of each record of which one came after the return.
+    What came after it is left out.
     """
-    moved = (ReturnFindingKind.ADDED, ReturnFindingKind.CHANGED)
-    after = [each for each in judge_return(filed, later).findings if each.kind in moved]
-    return JudgedReturn(filed, counted, (*_misstated(filed, counted), *_early(filed), *after))
+    return JudgedReturn(filed, counted, (*_misstated(filed, counted), *_early(filed)))
 
 
 def _is_counted(filed: Filed, version: Version | None) -> bool:

@@ -5,7 +5,7 @@ A year's records may all be odd in one way. They are then one finding, about som
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from services.auditing.notebook import Notebook
@@ -84,6 +84,18 @@ class Spans:
             self.listed[-1] = (self.listed[-1][0], last)
         elif len(self.listed) < MAX_SPANS:
             self.listed.append((first, last))
+
+
+def forget_from(notebook: Notebook, codes: Collection[str], register: str, index: int) -> None:
+    """Forget which entries of a register from `index` on are odd in some ways."""
+    for code in codes:
+        notebook.write(
+            "DELETE FROM odd WHERE code = ? AND register = ? AND first >= ?", (code, register, index)
+        )
+        notebook.write(
+            "UPDATE odd SET last = ? WHERE code = ? AND register = ? AND last >= ?",
+            (index - 1, code, register, index),
+        )
 
 
 def odd_codes(notebook: Notebook, register: str) -> list[str]:

@@ -14,22 +14,29 @@ from services.auditing.results import AuditFinding, Source
 from services.monitoring.findings import MAX_FILE, Kind, check
 
 _MOST: Final = 20
+"""Proofs that are told of in any case; beyond them, one of each register."""
 
 
 def standing_proofs(folder: Path, policy: Policy, new: Collection[Path]) -> Iterator[AuditFinding]:
     """Yield the forks whose proofs are kept below `folder` and still hold, but for those that are `new`.
 
-    Raises OSError.
+    Of every register that has one at least one, and one file in memory at a time. Raises OSError.
     """
-    files = sorted(path for path in folder.glob(f"{Kind.FORK.value}-*.json") if path not in new)
-    for path in files[:_MOST]:
+    told, proved_of = 0, set[str]()
+    for path in sorted(folder.glob(f"{Kind.FORK.value}-*.json")):
+        if path in new:
+            continue
         with path.open("rb") as file:
             data = file.read(MAX_FILE)
+        register = _register(data)
+        if register is None or (told >= _MOST and register in proved_of):
+            continue
         try:
             proved = check(data, policy).proved
         except (MalformedError, VerificationError):
             continue  # it proves nothing under this policy
-        register = str(json.loads(data).get("register", ""))
+        told += 1
+        proved_of.add(register)
         yield AuditFinding(
             Kind.FORK.value,
             Source.INTEGRITY,
@@ -42,3 +49,12 @@ def standing_proofs(folder: Path, policy: Policy, new: Collection[Path]) -> Iter
             is_proof=True,
             recheck=f"daybook monitor --check {path} --policy YOUR_POLICY",
         )
+
+
+def _register(data: bytes) -> str | None:
+    """Return the register that a file of evidence is about; None where it is no such file."""
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return str(members.get("register", "")) if isinstance(members, dict) else None

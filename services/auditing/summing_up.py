@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -23,7 +23,8 @@ from services.auditing.results import (
     Standing,
     Unread,
 )
-from services.auditing.sealed_times import sealed_at
+from services.auditing.sealed_times import last_sealed_at, sealed_at
+from services.auditing.unwitnessed_beginnings import undated
 from services.auditing.verdicts import Since, ledger_verdict, register_details, register_verdict
 from services.auditing.visit import Asked, Visit
 from services.monitoring.anchoring import ANCHORED
@@ -86,15 +87,23 @@ class _Summary:
             kept=tuple(kept),
             promises=visit.held.promises if visit.held else None,
             cannot_claim=(),
-            remarks=(*visit.made.remarks, *(visit.terms.remarks if self._asked.detects else ())),
+            remarks=tuple(self._remarks()),
             more=_added(visit.listing.more, visit.held.listing.more if visit.held else {}),
             profile=visit.terms.profile_named if self._asked.detects else "",
             calendar=visit.terms.calendar.version if self._asked.detects else "",
             software=version("daybook"),
+            changed_terms=visit.changed_terms,
         )
         opened = self._monitored.mirror.fold.registers
         left = sorted(opened.keys() - {each.register for each in registers})
         return replace(result, cannot_claim=tuple(left_open(result, left)))
+
+    def _remarks(self) -> Iterator[str]:
+        yield from self._visit.made.remarks
+        if self._asked.detects:
+            yield from self._visit.terms.remarks
+        if self._visit.changed_terms:
+            yield "The terms are others than at your last visit: see what this audit leaves open."
 
     def _verdict(self, register: str, kept: Sequence[KeptCheckpoint]) -> RegisterVerdict:
         findings = tuple(each for each in self._visit.listing.findings if each.register == register)
@@ -105,6 +114,7 @@ class _Summary:
         since = self._since(register, kept)
         seen = self._monitored.seen.latest(register)
         checkpoint = None if seen is None else self._opened(register, seen.last)
+        sealed = last_sealed_at(self._policy, checkpoint) if checkpoint else None
         anchored = self._monitored.seen.position(ANCHORED, register, -1)
         is_closed = opened is not None and opened.closed is not None
         new = sum(each.is_new and not each.is_failure for each in findings)
@@ -112,7 +122,7 @@ class _Summary:
             register=register,
             title="The governing register" if register == GOVERNING else opened.title if opened else "",
             standing=standing,
-            verdict=register_verdict(standing, since, size, findings, why),
+            verdict=register_verdict(standing, since, size, findings, why, sealed),
             details=tuple(register_details(findings, is_closed=is_closed, new=new)),
             before=min(since.size, size) if since is not None and since.is_visit else 0,
             size=size,
@@ -125,6 +135,7 @@ class _Summary:
             counts=self._counts(register),
             findings=findings,
             after_returns=self._after_returns(register),
+            undated=self._undated(register),
         )
 
     def _standing(self, register: str, findings: Sequence[AuditFinding]) -> tuple[Standing, str]:
@@ -164,6 +175,11 @@ class _Summary:
     def _counts(self, register: str) -> Counts:
         rows = self._state.notebook.rows("SELECT kind, entries FROM counted WHERE register = ?", (register,))
         return Counts(**dict(rows))
+
+    def _undated(self, register: str) -> int:
+        if self._policy.quorum.root is None or register == GOVERNING:
+            return 0
+        return undated(self._state, register)
 
     def _after_returns(self, register: str) -> AfterReturnCounts | None:
         if not self._asked.detects or register == GOVERNING:

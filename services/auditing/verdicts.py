@@ -46,28 +46,43 @@ class Since:
         """In words, after "since"."""
         if self.kept is not None:
             when = "" if self.kept.sealed_at is None else f", sealed {shown_time(self.kept.sealed_at)}"
-            return f"the checkpoint of {self.size:,} entries that you had kept{when}"
+            return f"the checkpoint of {_entries(self.size)} that you had kept{when}"
         if self.is_visit:
             return f"your last visit on {shown_time(self.at)}"
         return f"this state first saw it on {shown_time(self.at)}"
 
 
 def register_verdict(
-    standing: Standing, since: Since | None, size: int, findings: Sequence[AuditFinding], why: str
+    standing: Standing,
+    since: Since | None,
+    size: int,
+    findings: Sequence[AuditFinding],
+    why: str,
+    sealed_at: int | None,
 ) -> str:
-    """Return the verdict on one register of `size` entries; `why` it could not be read, where it could not."""
+    """Return the verdict on one register of `size` entries; `why` it could not be read, where it could not.
+
+    `sealed_at` is when what was served was sealed last, POSIX seconds; None where no time is proved.
+    """
     if standing is Standing.FAILED:
         return f"Do not rely on this register: {'; '.join(_wrong(findings))}."
     if standing is Standing.UNREAD:
         return f"Nothing is said about this register, since it could not be read to its end: {why}."
     if since is None:
-        return (
-            f"All {_entries(size)} are what the ledger has signed, and hold together. This is the first visit: "
-            "nothing earlier of yours could be compared with."
-        )
+        whole = f"All {_entries(size)} are what the ledger has signed, and hold together"
+        if size == 1:
+            whole = "Its only entry is what the ledger has signed, and holds"
+        return f"{whole}. This is the first visit: nothing earlier of yours could be compared with."
     added = size - since.size
-    grown = f"{_entries(added)} {'was' if added == 1 else 'were'} added" if added else "nothing was added"
-    return f"Nothing was altered or removed since {since}; {grown}, and all {_entries(size)} hold together."
+    grown = f"{_entries(added)} {'was' if added == 1 else 'were'} added" if added else _nothing(sealed_at)
+    whole = "its only entry holds" if size == 1 else f"all {_entries(size)} hold together"
+    return f"Nothing was altered or removed since {since}; {grown}, and {whole}."
+
+
+def _nothing(sealed_at: int | None) -> str:
+    """Say that nothing was added: nobody can know of what he was not shown."""
+    sealed = " " if sealed_at is None else f", sealed {shown_time(sealed_at)}, "
+    return f"in what was served{sealed}nothing was added"
 
 
 def register_details(findings: Sequence[AuditFinding], *, is_closed: bool, new: int) -> Iterator[str]:
@@ -77,7 +92,11 @@ def register_details(findings: Sequence[AuditFinding], *, is_closed: bool, new: 
         ordered = sorted(counted.items(), key=lambda pair: -pair[0].rank)
         severities = ", ".join(f"{count:,} {severity.value}" for severity, count in ordered)
         total = counted.total()
-        yield f"{total:,} findings that are no integrity failures ({severities}), {new:,} of them new."
+        if total == 1:
+            known = "it is new" if new else "it was known before"
+            yield f"1 finding that is no integrity failure ({severities}); {known}."
+        else:
+            yield f"{total:,} findings that are no integrity failures ({severities}), {new:,} of them new."
     if is_closed:
         yield "The register is closed."
 
@@ -89,24 +108,33 @@ def ledger_verdict(registers: Sequence[RegisterVerdict], findings: Sequence[Audi
     general = list(dict.fromkeys(_wrong(findings)))
     if failed or general:
         about = (
-            [f"of {len(registers)} registers {len(failed)} failed ({', '.join(failed[:5])})"] if failed else []
+            [f"of {_registers(len(registers))} {len(failed)} failed ({', '.join(failed[:5])})"]
+            if failed
+            else []
         )
         return f"Integrity failures were found: {'; '.join([*about, *general])}."
+    if unread and len(unread) == len(registers):
+        return f"Nothing could be read to its end: nothing is said about {', '.join(unread[:5])}."
     if unread:
         return (
-            f"Nothing wrong was found in what could be read; {len(unread)} of {len(registers)} registers could "
-            f"not be read to their ends ({', '.join(unread[:5])})."
+            f"Nothing wrong was found in what could be read; {len(unread)} of {_registers(len(registers))} "
+            f"could not be read to the end ({', '.join(unread[:5])})."
         )
     entries, added = sum(each.size for each in registers), sum(each.added for each in registers)
     return (
-        f"No integrity failure was found: {len(registers)} registers with {_entries(entries)}, {added:,} of "
-        "them new, are what the ledger has signed."
+        f"No integrity failure was found: {_registers(len(registers))} with {_entries(entries)}, {added:,} "
+        f"{'new' if entries == 1 else 'of them new'}, {'is' if len(registers) == 1 else 'are'} what the ledger "
+        "has signed."
     )
 
 
 def _wrong(findings: Sequence[AuditFinding]) -> Iterator[str]:
     said = dict.fromkeys(each.code for each in findings if each.is_failure)
     yield from (_FAILURES.get(code, code) for code in said)
+
+
+def _registers(count: int) -> str:
+    return f"{count:,} register" if count == 1 else f"{count:,} registers"
 
 
 def _entries(count: int) -> str:

@@ -7,16 +7,11 @@ not-after is a finding (formats.md, section 7).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from ledger.timeline import Bounds
 from services.auditing.audit_state import AuditState
+from services.auditing.bounds_used import VIEW_NOT_SEALED, VIEWS
 from services.auditing.windows import shown_time
-
-VIEW_NOT_SEALED: Final = "view-not-sealed"
-"""It was judged against more governing entries than were sealed after it was known."""
-
-_JUDGED: Final = "views of "
 
 
 def judge_views(state: AuditState, register: str) -> None:
@@ -24,7 +19,7 @@ def judge_views(state: AuditState, register: str) -> None:
 
     What no governing checkpoint has been sealed after yet waits for the next visit. Raises StoreError.
     """
-    notebook, name = state.notebook, f"{_JUDGED}{register}"
+    notebook, name = state.notebook, f"{VIEWS}{register}"
     judged = notebook.position(name)
     found: list[tuple[str, str, int, int, str]] = []
     for begin, end, governing_size, bounds in _runs(state, register, judged):

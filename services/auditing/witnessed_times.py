@@ -9,12 +9,12 @@ whatever order cosignatures come in, the same ones are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ledger.timeline import Bounds, Timeline
-from ledger.witnessing import Cosignature, Quorum
+from ledger.witnessing import Cosignature, Policy, Quorum
 from services.auditing.notebook import Notebook
 
 _NO_END: Final = 1 << 62
@@ -26,6 +26,23 @@ class _Staircase:
 
     table: str
     up: bool
+
+    def reach(self, notebook: Notebook, register: str, each: Cosignature) -> tuple[int, int] | None:
+        """Return of which entries a cosignature says more than those that are there: from, to (not included).
+
+        None where it says no more of any.
+        """
+        as_much = self._above if self.up else self._below
+        dominating = as_much(notebook, register, each.witness, each.size)
+        if dominating is not None and (dominating[1] <= each.time if self.up else dominating[1] >= each.time):
+            return None
+        if self.up:
+            less = "size <= ? AND time < ? ORDER BY size DESC"
+            other = self._one(notebook, less, register, each.witness, each.size, each.time)
+            return (0 if other is None else other[0]), each.size
+        more = "size >= ? AND time > ? ORDER BY size"
+        other = self._one(notebook, more, register, each.witness, each.size, each.time)
+        return each.size, (_NO_END if other is None else other[0])
 
     def add(self, notebook: Notebook, register: str, each: Cosignature) -> None:
         """Keep a cosignature where it says more than those that are there, and drop those that say less."""
@@ -52,11 +69,11 @@ class _Staircase:
         return self._one(notebook, "size <= ? ORDER BY size DESC", register, witness, size)
 
     def _one(
-        self, notebook: Notebook, where: str, register: str, witness: str, size: int
+        self, notebook: Notebook, where: str, register: str, witness: str, *values: int
     ) -> tuple[int, int] | None:
         row: tuple[int, int] | None = notebook.one(
             f"SELECT size, time FROM {self.table} WHERE register = ? AND witness = ? AND {where} LIMIT 1",  # noqa: S608
-            (register, witness, size),
+            (register, witness, *values),
         )
         return row
 
@@ -73,23 +90,52 @@ _EARLIEST: Final = _Staircase("earliest", up=True)
 _LATEST: Final = _Staircase("latest", up=False)
 
 
-class WitnessedTimes:
-    """The bounds of the entries of a ledger's registers, under the quorum of the auditor's policy."""
+def keys_of(policy: Policy) -> dict[str, str]:
+    """Return the key of each witness of a policy, by its name there: key name and key ID, as in a vkey."""
+    return {each.name: f"{each.key.name}+{each.key.key_id:08x}" for each in policy.witnesses}
 
-    def __init__(self, notebook: Notebook, quorum: Quorum) -> None:
+
+class WitnessedTimes:
+    """The bounds of the entries of a ledger's registers, under the quorum of the auditor's policy.
+
+    `keys` has what stands in the notebook for each witness, by its name in the policy: another policy may give
+    that name to another key.
+    """
+
+    def __init__(self, notebook: Notebook, quorum: Quorum, keys: Mapping[str, str]) -> None:
         self._notebook = notebook
         self._quorum = quorum
+        self._keys = keys
         self._register = ""
         self._begin = 0
         self._end = 0
         self._bounds = Bounds(None, None, quorum.comparable)
 
-    def add(self, register: str, cosignatures: Iterable[Cosignature]) -> None:
-        """Keep verified cosignatures of a register's checkpoints, in any order."""
+    def add(self, register: str, cosignatures: Iterable[Cosignature], below: int = 0) -> int | None:
+        """Keep verified cosignatures of a register's checkpoints, in any order.
+
+        Returns the first entry below `below` whose bounds are others now; None where there is none.
+        """
+        keyed = [Cosignature(self._keys[each.witness], each.size, each.time) for each in cosignatures]
+        begin, end = self._reach(register, keyed, below)
+        before = list(self.stretches(register, begin, end))
         self._end = self._begin  # what was answered last may hold no longer
-        for each in cosignatures:
+        for each in keyed:
             _EARLIEST.add(self._notebook, register, each)
             _LATEST.add(self._notebook, register, each)
+        return _first_difference(before, list(self.stretches(register, begin, end)))
+
+    def _reach(self, register: str, keyed: Iterable[Cosignature], below: int) -> tuple[int, int]:
+        """Return from where up to where cosignatures can change bounds, below `below`; (0, 0) for nowhere."""
+        if self._quorum.root is None or not below:
+            return 0, 0
+        begin, end = below, 0
+        for each in keyed:
+            for staircase in (_EARLIEST, _LATEST):
+                reach = staircase.reach(self._notebook, register, each)
+                if reach is not None and reach[0] < below:
+                    begin, end = min(begin, reach[0]), max(end, min(reach[1], below))
+        return (begin, end) if begin < end else (0, 0)
 
     def bounds(self, register: str, index: int) -> Bounds:
         """Return the bounds of an entry. O(w log n) for w witnesses, and mostly nothing for a neighbour."""
@@ -110,8 +156,9 @@ class WitnessedTimes:
         matter: list[Cosignature] = []
         end = _NO_END
         for witness in self._quorum.witnesses if self._quorum.root is not None else ():
-            before, later = _LATEST.around(self._notebook, register, witness, index)
-            _, after = _EARLIEST.around(self._notebook, register, witness, index)
+            key = self._keys[witness]
+            before, later = _LATEST.around(self._notebook, register, key, index)
+            _, after = _EARLIEST.around(self._notebook, register, key, index)
             if before is not None:
                 # At its own place in the timeline: any size up to the index says the same.
                 matter.append(Cosignature(witness, *before))
@@ -122,3 +169,20 @@ class WitnessedTimes:
                 end = min(end, later[0])
         self._bounds = Timeline(matter, self._quorum).bounds(index)
         self._register, self._begin, self._end = register, index, end
+
+
+def _first_difference(
+    before: Sequence[tuple[int, int, Bounds]], after: Sequence[tuple[int, int, Bounds]]
+) -> int | None:
+    """Return the first entry of which two lists of runs, over the same entries, have other bounds."""
+    one, two = iter(before), iter(after)
+    was, now = next(one, None), next(two, None)
+    while was is not None and now is not None:
+        if was[2] != now[2]:
+            return max(was[0], now[0])
+        end = min(was[1], now[1])
+        if was[1] == end:
+            was = next(one, None)
+        if now[1] == end:
+            now = next(two, None)
+    return None

@@ -70,6 +70,25 @@ def working_days_between(calendar: Calendar, after: date, until: date) -> int:
     return max(0, bisect_right(calendar.days, end) - bisect_right(calendar.days, begin))
 
 
+def working_days_at_least(calendar: Calendar, after: date, until: date) -> int:
+    """Return how many working days lie between as `working_days_between` does, of those that are known.
+
+    What is before the calendar's first day counts for nothing, so there are at least so many. Raises
+    OutsideCalendarError where `until` is beyond its last day.
+    """
+    return working_days_between(calendar, max(after, calendar.first), max(until, calendar.first))
+
+
+@lru_cache(maxsize=64)
+def _begins(first: date) -> int:
+    return partial(first.isoformat()).earliest
+
+
+def begins(calendar: Calendar) -> int:
+    """Return the first second of the calendar's first day in Europe/London (POSIX)."""
+    return _begins(calendar.first)
+
+
 def london_day(seconds: float) -> date:
     """Return the civil date in Europe/London at `seconds` (POSIX). Raises OutsideCalendarError for no such."""
     try:

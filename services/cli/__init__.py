@@ -10,13 +10,23 @@ import importlib
 import importlib.util
 import json
 import keyword
+import logging
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
 
-import typer
+if TYPE_CHECKING:
+    # Loaded in `main`, which knows what to do when Ctrl-C comes meanwhile.
+    import typer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "Make a new ledger: keys, store and governing register.",
@@ -52,41 +62,122 @@ SOFTWARE_FAULT: Final = 70
 
 _INTERRUPTED: Final = 130
 
-_USAGE: Final[Any] = typer.BadParameter.__mro__[1]
-"""What typer raises for every mistake in the arguments; it exports only this one's subclass."""
+_GOES_ON: Final = frozenset({"audit", "monitor"})
+"""Commands that keep what they have read, so that the same one again goes on from there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `daybook` with these arguments, by default the process's own. Ends in SystemExit.
 
-    Status: 0 fine; 1 an integrity failure was found; 2 bad input or usage; 3 could not reach or read.
+    Status: 0 fine; 1 an integrity failure was found; 2 bad input or usage; 3 could not reach or read; 130 where
+    Ctrl-C stopped it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What gRPC logs by itself, each command says better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        if given and given[0] in available():
-            _run(command(given[0]), given[1:], f"daybook {given[0]}")
-        else:
-            _run(root(), given, "daybook")
-    except KeyboardInterrupt:
+    with _stopped_at_once(is_process=arguments is None) as pressed:
+        try:
+            if given and given[0] in available():
+                _run(command(given[0]), given[1:], f"daybook {given[0]}")
+            else:
+                _run(root(), given, "daybook")
+        except (KeyboardInterrupt, _StoppedError):
+            pressed.set()
+        except Exception:
+            # What Ctrl-C breaks off may come up as something else, as while a class is being made.
+            if not pressed.is_set():
+                traceback.print_exc()
+                sys.exit(SOFTWARE_FAULT)
+        _tell_stopped(given)
+        if arguments is None:
+            # Of itself the process would wait for threads, as for one that looks up a name.
+            os._exit(_INTERRUPTED)
         sys.exit(_INTERRUPTED)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(SOFTWARE_FAULT)
+
+
+class _StoppedError(BaseException):
+    """Ctrl-C, on its way past typer, which would end the command without a word."""
+
+
+@contextmanager
+def _stopped_at_once(*, is_process: bool) -> Iterator[Event]:
+    """Have Ctrl-C stop what runs at once, also where no event loop would look for it for a long time.
+
+    asyncio waits with it until its task does; it leaves alone a handler that is not Python's own. Where it is
+    the process that ends afterwards, it ends as it was about to. Yields what is set once Ctrl-C was pressed.
+    """
+    pressed = Event()
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        # A shell has made it deaf, as one that runs in the background.
+        yield pressed
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pressed.set()
+        # Of what is broken off on the way, as the tasks of an event loop, nobody needs a traceback.
+        logging.disable()
+        sys.unraisablehook = _say_nothing
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if is_process else before)
+
+
+def _say_nothing(_what: object) -> None:
+    """Nobody is left to read it."""
+
+
+def _tell_stopped(given: Sequence[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    text = "Stopped; run the same command again to go on" if _goes_on(given) else "Stopped"
+    if "--json" in given:
+        _print_error(text, "INTERRUPTED")
+    else:
+        print(text, file=sys.stderr)
+    with suppress(OSError):
+        sys.stdout.flush()
+
+
+def _goes_on(given: Sequence[str]) -> bool:
+    return bool(given) and given[0] in _GOES_ON
+
+
+def _print_error(text: str, reason: str) -> None:
+    print(json.dumps({"error": {"message": text, "reason": reason}}, ensure_ascii=False, indent=2))
 
 
 def _run(app: typer.Typer, given: Sequence[str], name: str) -> NoReturn:
+    import typer
+
+    # What typer raises for every mistake in the arguments; it exports only this one's subclass.
+    usage: Any = typer.BadParameter.__mro__[1]
+    made = typer.main.get_command(app)
+    # typer gives no other place where Ctrl-C could be told from a command that ends with the same status.
+    made.make_context = _stoppable(made.make_context)  # type: ignore[method-assign]
+    made.invoke = _stoppable(made.invoke)  # type: ignore[method-assign]
     if "--json" not in given:
-        app(args=given, prog_name=name)
+        made(args=given, prog_name=name)
         sys.exit(0)
     try:
-        sys.exit(app(args=given, prog_name=name, standalone_mode=False))
-    except _USAGE as error:
+        sys.exit(made(args=given, prog_name=name, standalone_mode=False))
+    except usage as error:
         # Said in JSON too: what reads it must never find an empty stdout.
-        text = error.format_message() or f"Something is missing: see {name} --help"
-        print(json.dumps({"error": {"message": text, "reason": "BAD_USAGE"}}, ensure_ascii=False, indent=2))
+        _print_error(error.format_message() or f"Something is missing: see {name} --help", "BAD_USAGE")
         sys.exit(2)
+
+
+def _stoppable(call: Callable[P, T]) -> Callable[P, T]:
+    def calling(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            raise _StoppedError from error
+
+    return calling
 
 
 def available() -> tuple[str, ...]:
@@ -112,6 +203,8 @@ def command(name: str) -> typer.Typer:
 
 def plain_typer(help_text: str | None = None) -> typer.Typer:
     """Return a typer application in the style of all commands."""
+    import typer
+
     return typer.Typer(
         help=help_text,
         add_completion=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,15 @@ import typer
 from ledger.witnessing import Policy
 from services.auditing.audit_round import audit
 from services.auditing.audit_state import AuditState, open_audit_state
-from services.auditing.profile_types import Profile
+from services.auditing.report.figures import Figures
 from services.auditing.report.writing import write_report
 from services.auditing.results import AuditResult
+from services.auditing.terms_in_force import ChosenDays
 from services.auditing.visit import Asked
 from services.cli.audit_report import audit_json, audit_lines
 from services.cli.opened_states import open_state, site_at
 from services.cli.policy_files import read_policy
-from services.cli.profile_files import read_profile
+from services.cli.profile_files import read_overrides, read_profile
 from services.cli.reporting import (
     JsonOption,
     Status,
@@ -34,6 +35,7 @@ from services.cli.reporting import (
 from services.monitoring.fetching import TIMEOUT, Site
 from services.monitoring.rounds import ANCHOR_WITHIN, PATIENCE, REREAD, Limits
 
+_PUBLISHED: Final = "published"
 _LONG: Final = 2_000
 """Entries from which on a progress bar is worth a person's look."""
 
@@ -68,6 +70,14 @@ def run(
             help="The profile by which records are looked at, and not the one that the ledger has published.",
         ),
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|published",
+            help="A file of working days that are otherwise; 'published' takes the ledger's, which do not hold "
+            "by themselves with your --profile. May be given more than once.",
+        ),
+    ] = None,
     anchor_within: Annotated[
         int, typer.Option(min=0, help="Seconds for which a sealed checkpoint may be without an anchor.")
     ] = ANCHOR_WITHIN,
@@ -81,7 +91,10 @@ def run(
     report_file: Annotated[
         Path | None,
         typer.Option(
-            "--report", metavar="FILE", help="Write what it comes to as an HTML page for readers, with plots."
+            "--report",
+            metavar="FILE",
+            help="Write what it comes to as an HTML page for readers, with plots; and "
+            "count how late decisions were registered, which is told here too.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -106,7 +119,9 @@ def run(
         trusted = read_policy(policy)
         limits = Limits(anchor_within, patience, reread)
         terms = None if profile is None else read_profile(profile)
-        asked = Asked(tuple(register or ()), tuple(last_checkpoint or ()), acknowledgements, limits, terms)
+        days = _days(overrides or ())
+        kept = tuple(last_checkpoint or ())
+        asked = Asked(tuple(register or ()), kept, acknowledgements, limits, terms, days=days)
         site = site_at(url, timeout)
         if report_file is not None and not report_file.absolute().parent.is_dir():
             raise UsageError(f"--report {report_file}: there is no such folder")
@@ -114,13 +129,19 @@ def run(
             monitored = open_state(state, trusted, site, stack)
             opened = stack.enter_context(open_audit_state(monitored, trusted))
             result = asyncio.run(_visit(site, opened, trusted, asked, as_json=as_json))
+            figures = None
             if report_file is not None:
-                _write(report_file, opened, result, terms, as_json=as_json)
-        report(audit_json(result), map(printable, audit_lines(result)), as_json=as_json)
+                figures = _write(report_file, opened, result, asked, as_json=as_json)
+        report(audit_json(result, figures), map(printable, audit_lines(result, figures)), as_json=as_json)
         if result.failed:
             raise typer.Exit(Status.INTEGRITY_FAILURE)
         if result.unread:
             raise typer.Exit(Status.UNREACHABLE)
+
+
+def _days(named: Sequence[str]) -> ChosenDays:
+    own = tuple(read_overrides(Path(each)) for each in named if each != _PUBLISHED)
+    return ChosenDays(own, published=_PUBLISHED in named)
 
 
 async def _visit(site: Site, state: AuditState, policy: Policy, asked: Asked, *, as_json: bool) -> AuditResult:
@@ -129,15 +150,16 @@ async def _visit(site: Site, state: AuditState, policy: Policy, asked: Asked, *,
 
 
 def _write(
-    path: Path, state: AuditState, result: AuditResult, profile: Profile | None, *, as_json: bool
-) -> None:
+    path: Path, state: AuditState, result: AuditResult, asked: Asked, *, as_json: bool
+) -> Figures | None:
     try:
-        write_report(path, state, result, profile, partial(_bar, as_json=as_json))
+        return write_report(path, state, result, asked.profile, partial(_bar, as_json=as_json), asked.days)
     except OSError as error:
         if not result.failed:
             raise
         # Nothing may stand in the way of the verdict.
         typer.echo(printable(f"The report was not written: {error}"), err=True)
+        return None
 
 
 def _bar(label: str, total: int, *, as_json: bool) -> AbstractContextManager[Callable[[int], None]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from services.auditing.after_returns import AfterReturnCounts
+from services.auditing.report.figures import Figures, Timing
+from services.auditing.report.words import many
 from services.auditing.results import AuditFinding, AuditResult, Promises, RegisterVerdict
 from services.auditing.windows import shown_time
 
@@ -17,16 +19,21 @@ _SHOWN: Final = 10
 _SPANS: Final = 8
 
 
-def audit_json(result: AuditResult) -> dict[str, Any]:
-    """Return an audit as JSON values (docs/auditing.md)."""
+def audit_json(result: AuditResult, figures: Figures | None = None) -> dict[str, Any]:
+    """Return an audit as JSON values (docs/auditing.md); `figures` where a report has counted decisions."""
     told = asdict(result)
+    for register in told["registers"]:
+        counts = None if figures is None else figures.registers.get(register["register"], {})
+        register["timing"] = (
+            None if counts is None else {each.name.lower(): counts.get(each, 0) for each in Timing}
+        )
     told["ok"] = not result.failed and not result.unread
     told["failed"] = result.failed
     return told
 
 
-def audit_lines(result: AuditResult) -> Iterator[str]:
-    """Yield an audit as lines for a person."""
+def audit_lines(result: AuditResult, figures: Figures | None = None) -> Iterator[str]:
+    """Yield an audit as lines for a person; `figures` where a report has counted decisions."""
     yield f"Ledger {result.ledger}, judged by the policy with fingerprint {result.policy_fingerprint}."
     yield _which_visit(result)
     if result.profile:
@@ -34,7 +41,7 @@ def audit_lines(result: AuditResult) -> Iterator[str]:
     yield ""
     yield f"VERDICT  {result.verdict}"
     for register in result.registers:
-        yield from _register(register)
+        yield from _register(register, {} if figures is None else figures.registers.get(register.register, {}))
     if result.findings:
         yield ""
         yield "THE LEDGER AS A WHOLE"
@@ -50,6 +57,8 @@ def audit_lines(result: AuditResult) -> Iterator[str]:
     yield ""
     yield "What this audit leaves open:"
     yield from (f"- {each}" for each in result.cannot_claim)
+    if result.profile and figures is None and any(each.counts.decisions for each in result.registers):
+        yield "- How many decisions are in time, late or not decided was not counted: --report counts them."
 
 
 def _which_visit(result: AuditResult) -> str:
@@ -58,7 +67,7 @@ def _which_visit(result: AuditResult) -> str:
     return f"Visit {result.visit} with this state; the last one ended on {shown_time(result.previous)}."
 
 
-def _register(verdict: RegisterVerdict) -> Iterator[str]:
+def _register(verdict: RegisterVerdict, timing: Mapping[Timing, int]) -> Iterator[str]:
     yield ""
     title = f" ({verdict.title})" if verdict.title else ""
     yield f"{verdict.standing.value.upper()}  {verdict.register}{title}"
@@ -68,10 +77,14 @@ def _register(verdict: RegisterVerdict) -> Iterator[str]:
         if verdict.sealed_at is not None:
             sealed = f", sealed {shown_time(verdict.sealed_at)} by {', '.join(verdict.cosigned_by)}"
         anchored = "" if verdict.anchored is None else f"; anchored up to {verdict.anchored:,}"
-        yield f"  {verdict.size:,} entries, root {verdict.root}{sealed}{anchored}"
-    counted = [f"{count:,} {name}" for name, count in asdict(verdict.counts).items() if count]
+        yield f"  {many(verdict.size, 'entry', 'entries')}, root {verdict.root}{sealed}{anchored}"
+    # The names are plurals, of which each ends in one letter that a single one has not.
+    counted = [many(count, name[:-1], name) for name, count in asdict(verdict.counts).items() if count]
     if counted:
         yield f"  {', '.join(counted)}"
+    if timing:
+        listed = "; ".join(f"{timing[each]:,} {each.value}" for each in Timing if timing.get(each))
+        yield f"  Decisions by when they were registered: {listed}"
     if verdict.after_returns is not None and verdict.after_returns.either:
         yield f"  {_after_returns(verdict.after_returns)}"
     yield from (f"  {each}" for each in verdict.details)
@@ -107,7 +120,8 @@ def _finding(finding: AuditFinding) -> Iterator[str]:
     if finding.innocent:
         yield f"    Innocent causes: {'; '.join(finding.innocent)}"
     if finding.evidence:
-        yield f"    Evidence: {finding.evidence}"
+        named = f", finding {finding.evidence_id}" if finding.evidence_id else ""
+        yield f"    Evidence: {finding.evidence}{named}"
     if finding.recheck:
         yield f"    To check it again: {finding.recheck}"
 
@@ -128,4 +142,4 @@ def _promises(promises: Promises) -> str:
         "prove nothing": promises.unusable,
     }
     told = ", ".join(f"{count:,} {what}" for what, count in counted.items() if count)
-    return f"Acknowledgements: {promises.files:,} files" + (f": {told}." if told else ".")
+    return f"Acknowledgements: {many(promises.files, 'file')}" + (f": {told}." if told else ".")

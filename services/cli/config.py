@@ -11,7 +11,9 @@ from services.cli.reporting import JsonOption, expected_failures, report
 from services.cli.run import Service
 from services.distributed.settings import distributed_settings, signer_settings, sources
 
-app = plain_typer("See the settings of the distributed services: daybook config show")
+app = plain_typer(
+    "See the settings of the distributed services.\n\nExample:  DAYBOOK_CONFIG=daybook.toml daybook config show"
+)
 
 
 @app.callback()

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ledger.errors import MalformedError
 from ledger.notes import SignerKey
 from ledger.values import is_instant, is_register, partial
 from ledger.witnessing import Policy
@@ -25,15 +26,11 @@ from services.cli.reporting import (
 )
 from services.evidence.bag import ExistsError
 from services.evidence.custody import Keeper
+from services.evidence.exhibits import exhibits_in_words
 from services.evidence.gathered import Gathered
-from services.evidence.packing import (
-    Contents,
-    NothingToPackError,
-    Packed,
-    closed_name,
-    prepare,
-    write_pack,
-)
+from services.evidence.layout import parse_json_file
+from services.evidence.packing import Packed, closed_name, write_pack
+from services.evidence.preparing import Contents, DisclosureFile, NothingToPackError, prepare
 from services.evidence.selection import Selection, parse_selection
 
 _LONG: Final = 500
@@ -49,7 +46,7 @@ def run(
         typer.Option(metavar="DIR|ZIP", help="The pack: a new folder, or a ZIP file where it ends in .zip."),
     ],
     policy: Annotated[
-        Path | None, typer.Option(help="Your witness policy file: the keys that you trust. Required.")
+        Path | None, typer.Option(help="Required: your witness policy file, the keys that you trust.")
     ] = None,
     select: Annotated[
         list[str] | None,
@@ -82,7 +79,11 @@ def run(
     ] = "DB",
     findings: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Findings to go with it: a JSON file, such as an audit's."),
+        typer.Option(
+            metavar="FILE",
+            help="Findings to go with it: a JSON file, such as an audit's (--json). Those about packed entries "
+            "are linked to their exhibits.",
+        ),
     ] = None,
     who: Annotated[str, typer.Option("--by", help="Who makes the pack, for the custody log.")] = "not stated",
     role: Annotated[str, typer.Option(help="In which role, for the custody log.")] = "not stated",
@@ -118,13 +119,13 @@ def run(
             )
         if not is_register(register):
             raise UsageError(f"--register {register!r} is not department/office", "REGISTER_MALFORMED")
-        if sum(source is not None for source in (server, receipts, state)) != 1:
-            raise UsageError(
-                "Say where the records come from: --server HOST:PORT, --receipts DIR or --state DIR"
-            )
+        _check_sources(server, receipts, state)
+        _check_place(out)
         trusted = read_policy(policy)
         selection = parse_selection(select or [])
         signer = None if sign is None else _signer(sign)
+        found = None if findings is None else _findings(findings)
+        disclosures = list(_disclosures(closed or []))
         keeper = Keeper(_line(who), _line(role), _line(reason), _moment(date))
         gathered = _gathered(server, receipts, state, register, selection, trusted, timeout)
         contents = _prepared(
@@ -132,8 +133,8 @@ def run(
             trusted,
             keeper,
             exhibit_prefix,
-            None if findings is None else findings.read_bytes(),
-            list(_disclosures(closed or [])),
+            found,
+            disclosures,
         )
         places = [(out, False), *([(closed_name(out), True)] if closed else [])]
         packed = [
@@ -141,6 +142,28 @@ def run(
             for path, is_closed in places
         ]
         _tell(packed, contents, signed=signer is not None, policy=policy, as_json=as_json)
+
+
+def _check_sources(*sources: object) -> None:
+    given = sum(source is not None for source in sources)
+    if not given:
+        raise UsageError("Say where the records come from: --server HOST:PORT, --receipts DIR or --state DIR")
+    if given > 1:
+        raise UsageError("A pack is from one source: give only one of --server, --receipts and --state")
+
+
+def _check_place(out: Path) -> None:
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: the folder {out.parent} does not exist: make it first")
+
+
+def _findings(path: Path) -> bytes:
+    data = path.read_bytes()
+    try:
+        parse_json_file(data)
+    except MalformedError as error:
+        raise UsageError(f"--findings {path} is not a file of findings: {error}", "MALFORMED") from error
+    return data
 
 
 def _line(text: str) -> str:
@@ -193,10 +216,14 @@ def _gathered(
     return asyncio.run(from_server.gather(server or "", register, selection, policy, timeout, tls=client_tls()))
 
 
-def _disclosures(paths: list[Path]) -> Iterator[bytes]:
+def _disclosures(paths: list[Path]) -> Iterator[DisclosureFile]:
     for path in paths:
-        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        yield from (each.read_bytes() for each in files)
+        if path.is_dir():
+            # A folder has all disclosures of a register, and a pack some of its records.
+            files = sorted(each for each in path.rglob("*") if each.is_file())
+            yield from (DisclosureFile(str(each), each.read_bytes(), may_be_of_others=True) for each in files)
+        else:
+            yield DisclosureFile(str(path), path.read_bytes())
 
 
 def _prepared(
@@ -205,7 +232,7 @@ def _prepared(
     keeper: Keeper,
     prefix: str,
     findings: bytes | None,
-    disclosures: list[bytes],
+    disclosures: list[DisclosureFile],
 ) -> Contents:
     try:
         return prepare(
@@ -230,18 +257,37 @@ def _written(contents: Contents, out: Path, *, closed: bool, signer: SignerKey |
             raise UsageError(str(error), "FILE_EXISTS") from error
 
 
+def _keys_said(contents: Contents) -> str:
+    if contents.register_of_keys is None:
+        return "Keys: the governing register is not in it, so that no key was revoked is not proved."
+    size = contents.register_of_keys.size
+    entries = "the one governing entry is" if size == 1 else f"all {size} governing entries are"
+    return f"Keys: {entries} in it, and so every revocation."
+
+
+def _passed_over_said(contents: Contents) -> Iterator[str]:
+    if count := contents.passed_over:
+        were = "1 disclosure was" if count == 1 else f"{count} disclosures were"
+        disclosed = exhibits_in_words(len(contents.disclosures))
+        yield f"Disclosed: values of {disclosed}; {were} of no exhibit, and passed over."
+
+
 def _tell(
     packed: list[tuple[Path, Packed]], contents: Contents, *, signed: bool, policy: Path, as_json: bool
 ) -> None:
     first, last = contents.exhibits[0].label, contents.exhibits[-1].label
+    labels = first if first == last else f"{first} to {last}"
     lines = []
     for path, each in packed:
+        exhibits = exhibits_in_words(each.exhibits)
         lines += [
-            f"{path}: {each.variant} variant, {each.exhibits} exhibits, {first} to {last}, {each.files} files.",
+            f"{path}: {each.variant} variant, {exhibits}, {labels}, {each.files} files.",
             f"  SHA-256 of its tagmanifest-sha256.txt: {each.tagmanifest_sha256}",
         ]
     lines += [
         f"Selection: {printable(contents.gathered.selection)}",
+        *_passed_over_said(contents),
+        _keys_said(contents),
         "Signed by you: signature.note."
         if signed
         else "Not signed: nothing shows who packed it (--sign KEY). A manifest is integrity, not authenticity.",
@@ -264,6 +310,10 @@ def _tell(
             "selection": contents.gathered.selection,
             "read_whole": contents.gathered.whole is not None,
             "signed": signed,
+            "governing_size": None if contents.register_of_keys is None else contents.register_of_keys.size,
+            "findings": len(contents.links),
+            "disclosures": len(contents.disclosures),
+            "disclosures_passed_over": contents.passed_over,
             "policy_fingerprint": contents.policy.fingerprint,
         },
         lines,

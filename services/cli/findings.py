@@ -11,11 +11,23 @@ from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1 import audit_service_pb2_grpc as rpc
 
 from ledger.values import is_register
-from services.cli.reporting import JsonOption, UsageError, expected_failures, printable, report
+from services.cli.reporting import (
+    JsonOption,
+    UnreachableError,
+    UsageError,
+    expected_failures,
+    printable,
+    report,
+)
 from services.client.channels import open_channel
 from services.client.retrying import call
 from services.querying import TIMEOUT
 from services.settings import client_tls
+
+MOST = 10_000
+"""Findings after which no more are asked for."""
+
+_MOST_BYTES = 64 * 1024 * 1024
 
 WORD = (
     "This is the operator's word: nothing of it is proved, and something may be left out. `daybook audit` runs "
@@ -47,19 +59,31 @@ def run(
         pages = asyncio.run(_ask(server, register, size, timeout))
         # The first page is of no more entries than the others.
         seen, found = pages[0].size, [each for page in pages for each in page.findings]
-        value = {"register": register, "size": seen, "proved": False, "findings": [*map(_members, found)]}
-        report({} if not as_json else value, _lines(register, seen, found), as_json=as_json)
+        more = bool(pages[-1].next_page_token)
+        value = {
+            "register": register,
+            "size": seen,
+            "proved": False,
+            "findings": [*map(_members, found)],
+            "more": more,
+        }
+        report({} if not as_json else value, _lines(register, seen, found, more=more), as_json=as_json)
 
 
 async def _ask(server: str, register: str, size: int, timeout: float) -> list[pb.ListFindingsResponse]:  # noqa: ASYNC109
-    """Return every page, one at least. Raises CallError."""
+    """Return every page, one at least, and no more than are bearable. Raises CallError, UnreachableError."""
     request = pb.ListFindingsRequest(register=register, size=size)
     pages: list[pb.ListFindingsResponse] = []
     async with open_channel(server, client_tls()) as channel:
         stub = rpc.AuditServiceStub(channel)
-        while not pages or request.page_token:
-            pages.append(await call(lambda left: stub.ListFindings(request, timeout=left), timeout))
-            request.page_token = pages[-1].next_page_token
+        count = taken = 0
+        while not pages or (request.page_token and count < MOST and taken < _MOST_BYTES):
+            page = await call(lambda left: stub.ListFindings(request, timeout=left), timeout)
+            if page.next_page_token and not page.findings:
+                raise UnreachableError("The ledger sent a page without findings, and says that more follow")
+            pages.append(page)
+            request.page_token = page.next_page_token
+            count, taken = count + len(page.findings), taken + page.ByteSize()
     return pages
 
 
@@ -76,18 +100,26 @@ def _members(found: pb.Finding) -> dict[str, Any]:
     }
 
 
-def _lines(register: str, size: int, findings: list[pb.Finding]) -> Iterator[str]:
+def _lines(register: str, size: int, findings: list[pb.Finding], *, more: bool) -> Iterator[str]:
     number = "1 finding" if len(findings) == 1 else f"{len(findings):,} findings"
-    yield f"{register}: {number} over the first {size:,} entries."
+    first = "first entry" if size == 1 else f"first {size:,} entries"
+    yield f"{register}: {number} over the {first}."
     yield WORD
     for found in findings:
         yield ""
         yield _one_line(f"{found.severity.upper()} {found.detection}: {found.explanation}")
         if found.indices:
-            yield f"  entries: {_indices(list(found.indices))}"
+            entries = "entry" if len(found.indices) == 1 else "entries"
+            yield f"  {entries}: {_indices(list(found.indices))}"
         for cause in found.innocent:
             yield _one_line(f"  may be innocent: {cause}")
         yield _one_line(f"  check it again: {found.recheck}")
+    if more:
+        yield ""
+        yield f"THERE ARE MORE: the ledger was asked for no more than these {len(findings):,}."
+    if any(found.indices for found in findings):
+        yield ""
+        yield "What an entry says, proved under your own policy: daybook query … --index N --full"
 
 
 def _indices(indices: list[int]) -> str:

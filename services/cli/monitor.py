@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -16,8 +15,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ledger.errors import MalformedError, StoreError, VerificationError
+from ledger.errors import StoreError
 from ledger.witnessing import Policy
+from services.cli.monitor_check import check_evidence
 from services.cli.opened_states import open_state, site_at
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
 from services.cli.reporting import (
@@ -25,13 +25,14 @@ from services.cli.reporting import (
     Status,
     UsageError,
     expected_failures,
+    json_text,
     printable,
     progress_bar,
     report,
 )
 from services.monitoring.comparing import Comparison, compare_states
 from services.monitoring.fetching import TIMEOUT, Site
-from services.monitoring.findings import MAX_FILE, Finding, check, instant, keep
+from services.monitoring.findings import Finding, how_to_check, instant, keep
 from services.monitoring.rounds import ANCHOR_WITHIN, PATIENCE, REREAD, Limits, Monitor, Round
 from services.monitoring.state import State
 
@@ -93,14 +94,16 @@ def run(
             )
         trusted = read_policy(policy)
         if check_file is not None:
-            _check(check_file, trusted, as_json=as_json)
+            check_evidence(check_file, trusted, policy, state, as_json=as_json)
             return
         if state is None:
             raise UsageError("Name a directory for what you see with --state DIR", "STATE_MISSING")
         if url is None and compare is None:
             raise UsageError("Name the ledger's HTTP address, or another party's state with --compare")
         limits = Limits(anchor_within, patience, reread)
-        told = _Told(trusted, state, compare, as_json=as_json, follows=url is not None and not once)
+        told = _Told(
+            trusted, policy, url or "URL", state, compare, as_json=as_json, follows=url is not None and not once
+        )
         with ExitStack() as stack:
             site = None if url is None else site_at(url, timeout)
             opened = open_state(state, trusted, site, stack)
@@ -166,6 +169,8 @@ class _Told:
     """Says what rounds come to: in lines, or as one JSON object a round."""
 
     policy: Policy
+    policy_file: Path
+    url: str
     root: Path
     compare: Path | None
     as_json: bool = field(kw_only=True)
@@ -205,7 +210,7 @@ class _Told:
         if not self.follows:
             report(value, (), as_json=True)
             return
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
+        sys.stdout.write(json_text(value, indent=None) + "\n")
         sys.stdout.flush()
 
     def _lines(
@@ -219,7 +224,7 @@ class _Told:
             yield f"{instant(now)}  {_summary(made)}"
             for each in made.followed:
                 if each.size != each.before:
-                    yield f"  {each.register}: {each.before:,} -> {each.size:,} entries"
+                    yield f"  {each.register}: {each.before:,} -> {_count(each.size, 'entry', 'entries')}"
             yield from (f"  {remark}" for remark in made.remarks)
             for trouble in made.troubles:
                 yield f"  {trouble.register or 'ledger'} cannot be read: {trouble.why}"
@@ -228,7 +233,8 @@ class _Told:
         if compared is not None:
             yield from _comparison(compared)
         for finding, path in kept:
-            yield from _finding(finding, path)
+            again = how_to_check(str(path), finding.proof, str(self.policy_file), self.url)
+            yield from _finding(finding, path, again)
 
 
 def _preface(opened: State, policy: Policy, made: Round | None, earlier: int) -> Iterator[str]:
@@ -242,39 +248,49 @@ def _preface(opened: State, policy: Policy, made: Round | None, earlier: int) ->
             "another history. Compare with what they have seen (--compare)."
         )
     if earlier:
-        yield f"Evidence from earlier rounds is in {opened.directory.evidence}: {earlier} files."
+        yield f"Evidence from earlier rounds is in {opened.directory.evidence}: {_count(earlier, 'file')}."
 
 
 def _summary(made: Round) -> str:
     entries = sum(each.size for each in made.followed)
     new = sum(each.size - each.before for each in made.followed)
     verdict = "nothing wrong in what was read" if made.troubles else "nothing wrong"
+    if not made.followed and not entries:
+        verdict = "NOTHING COULD BE READ"
     if made.findings:
         verdict = f"{len(made.findings)} WRONG"
     unread = f", {len(made.troubles)} not read" if made.troubles else ""
     return (
-        f"{len(made.followed)} registers, {entries:,} entries, {new:,} of them new; "
-        f"{made.anchors:,} anchors compared, {made.reread:,} old bundles read again{unread}; {verdict}"
+        f"{_count(len(made.followed), 'register')}, {_count(entries, 'entry', 'entries')}, {new:,} of them "
+        f"new; "
+        f"{_count(made.anchors, 'anchor')} compared, {_count(made.reread, 'old bundle')} read again{unread}; "
+        f"{verdict}"
     )
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number:,} {one if number == 1 else more or f'{one}s'}"
 
 
 def _comparison(compared: Comparison) -> Iterator[str]:
     yield (
-        f"Compared {compared.checkpoints:,} checkpoints of {len(compared.registers)} registers in the other "
+        f"Compared {_count(compared.checkpoints, 'checkpoint')} of "
+        f"{_count(len(compared.registers), 'register')} in the other "
         f"state: {f'{len(compared.findings)} WRONG' if compared.findings else 'nothing contradicts'}."
     )
-    if compared.ignored:
+    if compared.ignored == 1:
+        yield "  1 more is not signed by the ledger, and was ignored."
+    elif compared.ignored:
         yield f"  {compared.ignored:,} more are not signed by the ledger, and were ignored."
     yield from (f"  Not decided: {each}." for each in compared.undecided)
 
 
-def _finding(finding: Finding, path: Path) -> Iterator[str]:
+def _finding(finding: Finding, path: Path, again: str) -> Iterator[str]:
     yield ""
     yield f"{finding.kind.value.upper()} {finding.register or 'ledger'}: {finding.what}"
     yield f"  Expected: {finding.expected}"
     yield f"  Evidence: {path}"
-    if finding.proof is not None:
-        yield f"  Anybody can check it: daybook monitor --policy POLICY --check {path}"
+    yield f"  {'Anybody can check it' if finding.proof is not None else 'To see it again'}: {again}"
     for note in finding.notes:
         yield ""
         yield from (f"  {line}".rstrip() for line in note.decode("utf-8", "backslashreplace").splitlines())
@@ -325,22 +341,3 @@ def _as_json(
             "undecided": compared.undecided,
         }
     return told
-
-
-# Evidence
-
-
-def _check(path: Path, policy: Policy, *, as_json: bool) -> None:
-    """Check a file of evidence: status 1 where it proves that the ledger is at fault, 2 where it does not."""
-    with path.open("rb") as file:
-        data = file.read(MAX_FILE + 1)
-    try:
-        if len(data) > MAX_FILE:
-            raise MalformedError(f"more than {MAX_FILE} bytes")
-        checked = check(data, policy)
-    except (MalformedError, VerificationError) as error:
-        raise UsageError(f"{path} proves nothing: {error}", "NOT_PROVED") from error
-    lines = [f"Proved: {checked.proved}.", *([f"Not proved: {checked.left}."] if checked.left else [])]
-    value = {"proved": checked.proved, "not_proved": checked.left, "policy_fingerprint": policy.fingerprint}
-    report(value, map(printable, lines), as_json=as_json)
-    raise typer.Exit(Status.INTEGRITY_FAILURE)

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1 import audit_service_pb2_grpc as rpc
 
 from ledger.entries import Entry
 from ledger.errors import MalformedError, Reason, VerificationError
 from ledger.receipt_file import Receipt
-from ledger.record_queries import DECISION_TYPES, TYPES, Query, make_query
 from ledger.timeline import Bounds
 from ledger.tlog_proofs import TlogProof
-from ledger.values import is_register
+from ledger.values import is_register, is_series, is_uuid
 from ledger.witnessing import Policy
+from services import criteria
 from services.as_at import Cut, Moment, Witnesses, claimed_standing, moment
 from services.cli.policy_files import read_policy
-from services.cli.query_report import Found, Told
+from services.cli.query_found import Found, entries
+from services.cli.query_question import (
+    Keeping,
+    Question,
+    conditions,
+    decided_dates,
+    index_spans,
+    spelled,
+)
+from services.cli.query_report import Told
 from services.cli.reporting import JsonOption, UsageError, expected_failures, progress_bar, report
 from services.client.channels import open_channel
 from services.client.receipt_folder import ReceiptFolder
@@ -46,15 +53,21 @@ def run(
     ] = None,
     channel: Annotated[list[str] | None, typer.Option(help="A channel, such as whatsapp. Repeatable.")] = None,
     decided: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Decided within: 2026, 2026-06, 2026-06-25, or a/b.")
+        str | None,
+        typer.Option(metavar="DATE", help="Decided within: 2026, 2026-06, 2026-06-25, or 2026-01..2026-03."),
     ] = None,
     decided_from: Annotated[str | None, typer.Option(metavar="DATE", help="Decided then or later.")] = None,
     decided_to: Annotated[str | None, typer.Option(metavar="DATE", help="Decided then or earlier.")] = None,
     series: Annotated[
-        str | None, typer.Option(help="References in this series, and returns and voids of it.")
+        str | None,
+        typer.Option(help="References in this series, its returns and voids, and who submitted them when."),
     ] = None,
     record: Annotated[
         str | None, typer.Option(metavar="RECORD_ID", help="This record, in all its versions.")
+    ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N[..M]", help="These entries alone, by index. Repeatable."),
     ] = None,
     at_size: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="As the register stood with its first N entries.")
@@ -66,6 +79,9 @@ def run(
         str | None,
         typer.Option(metavar="DATE", help="Mark what came in after a request received then: a day, or a TIME."),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print each record in full, as text. --json always has it.")
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Let the ledger choose the matches. Completeness is not proved.")
     ] = False,
@@ -81,7 +97,8 @@ def run(
 
     Reads every entry up to the latest checkpoint, verifies each under your policy, and filters here: the
     ledger is not told what you look for, and cannot leave anything out. A decision matches where its
-    `decided_at` may lie within the time that is asked for. --quick reads the ledger's own choice instead.
+    `decided_at` may lie within the time that is asked for. --quick reads the ledger's own choice instead,
+    --index the named entries alone: --index 4 --index 7..9 --full shows what the entries of a finding say.
 
     As at a moment the witnesses' times decide, and entries whose bounds straddle it are shown with their
     window; a day is a civil day in Europe/London. Status 1: something does not hold, and it is named.
@@ -91,6 +108,9 @@ def run(
 
     daybook query --server 127.0.0.1:7070 --register department-of-health/secretary-of-state
     --policy policy --since-request 2026-06-25
+
+    daybook query --server 127.0.0.1:7070 --register department-of-health/secretary-of-state
+    --policy policy --index 4 --full
     """
     with expected_failures(as_json=as_json):
         if not is_register(register):
@@ -102,18 +122,23 @@ def run(
         if decided and (decided_from or decided_to):
             raise UsageError("Give --decided, or --decided-from and --decided-to")
         when = _moment("--at-time", at_time) or _moment("--since-request", since_request)
-        query, filter_ = _conditions(
+        if quick and index:
+            raise UsageError("What stands at an index is proved at once, never previewed: leave --quick out")
+        begins, ends = decided_dates(decided, decided_from, decided_to)
+        query, filter_ = conditions(
             kind or (),
-            channels=channel or (),
-            record_id=record or "",
-            series=series or "",
-            decided_from=decided or decided_from or "",
-            decided_to=decided or decided_to or "",
+            channels=[criteria.channel("--channel", each) for each in channel or ()],
+            record_id=spelled("--record", record, is_uuid, "a uuid, lowercase with hyphens"),
+            series=spelled("--series", series, is_series, "letters and digits, joined by / . _ or -"),
+            decided_from=begins,
+            decided_to=ends,
         )
-        question = _Question(register, filter_, query, at_size, when, quick, receipts is not None)
+        keeping = Keeping(entries=as_json or full or receipts is not None, paths=receipts is not None)
+        spans = index_spans(index or ())
+        question = Question(register, filter_, query, spans, at_size, when, quick, keeping)
         trusted = read_policy(policy)
         found = asyncio.run(_ask(server, trusted, question, timeout, as_json=as_json))
-        told = Told(found, trusted, marking=since_request is not None)
+        told = Told(found, trusted, marking=since_request is not None, full=full, of_series=series is not None)
         kept = () if receipts is None else _keep(receipts, found)
         report(told.value(kept) if as_json else {}, told.lines(kept), as_json=as_json)
 
@@ -125,73 +150,63 @@ def _moment(option: str, text: str | None) -> Moment | None:
         raise UsageError(f"{option} {text!r}: {error}", "INVALID_FIELD") from error
 
 
-def _conditions(kinds: Sequence[str], **others: Any) -> tuple[Query, pb.RecordFilter]:
-    """Return what is looked for here, and what a preview would be asked with.
-
-    `kinds` are decision types and record types alike. Raises UsageError for what no record can say.
-    """
-    for each in kinds:
-        if each not in DECISION_TYPES and each not in TYPES:
-            known = ", ".join((*DECISION_TYPES, *TYPES))
-            raise UsageError(f"--type {each!r} is not one of {known}", "INVALID_FIELD")
-    types = [each for each in kinds if each in TYPES]
-    decision_types = [each for each in kinds if each in DECISION_TYPES]
-    conditions: dict[str, Any] = {"types": types, "decision_types": decision_types, **others}
-    return make_query(**conditions), pb.RecordFilter(**conditions)
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked. `keeping`: matches are wanted with all that makes their receipts."""
-
-    register: str
-    filter: pb.RecordFilter
-    query: Query
-    at_size: int | None
-    when: Moment | None
-    quick: bool
-    keeping: bool
-
-
-async def _ask(server: str, policy: Policy, question: _Question, timeout: float, *, as_json: bool) -> Found:  # noqa: ASYNC109
+async def _ask(server: str, policy: Policy, question: Question, timeout: float, *, as_json: bool) -> Found:  # noqa: ASYNC109
     async with open_channel(server, client_tls()) as channel:
         stub = rpc.AuditServiceStub(channel)
         register = await latest(stub, policy, question.register, timeout)
+        _check_reached(question, register)
         witnesses = Witnesses(stub, policy, register, timeout)
-        cut = await _cut(question, policy, register, witnesses)
+        cut = await _cut(question, policy, witnesses)
+        keeping = question.keeping
         collector = Collector(
-            question.query, register.origin, _standing(question.when, cut), keeping=question.keeping
+            question.query,
+            register.origin,
+            _standing(question.when, cut),
+            entries=keeping.entries,
+            paths=keeping.paths,
         )
-        if question.quick:
-            end = register.size if cut is None else cut.known
-            pages = previewed(stub, register, question.filter, end, timeout)
-        else:
-            end = register.size
-            pages = proved(stub, register, end, timeout)
-        with progress_bar("Entries", end, as_json=as_json) as advance:
-            position = 0
-            async for page in pages:
-                _take(collector, page, chosen=question.quick)
-                advance(page.end - position)
-                position = page.end
+        end = cut.known if question.quick and cut is not None else register.size
+        spans = question.spans or ((0, end),)
+        with progress_bar("Entries", sum(after - begin for begin, after in spans), as_json=as_json) as advance:
+            for begin, after in spans:
+                position = begin
+                pages = (
+                    previewed(stub, register, question.filter, after, timeout)
+                    if question.quick
+                    else proved(stub, register, after, timeout, begin=begin)
+                )
+                async for page in pages:
+                    _take(collector, page, chosen=question.quick)
+                    advance(page.end - position)
+                    position = page.end
         answer = collector.answer
         windows = {}
         if question.when is not None and cut is not None:
             windows = await _windows(answer, witnesses)
-    at_size = question.at_size
-    return Found(register, end, at_size, question.when, cut, question.quick, answer, windows)
+    return Found(
+        register, end, question.spans, question.at_size, question.when, cut, question.quick, answer, windows
+    )
 
 
-async def _cut(question: _Question, policy: Policy, register: Register, witnesses: Witnesses) -> Cut | None:
-    """Return where the moment or size that is asked for falls; None for none, or where only the ledger says."""
+def _check_reached(question: Question, register: Register) -> None:
+    """Raise UsageError where the register has not so many entries as the question is about."""
+    asked = [("--index", after - 1, after) for _, after in question.spans[-1:]]
     if question.at_size is not None:
-        if question.at_size > register.size:
+        asked.append(("--at-size", question.at_size, question.at_size))
+    for option, typed, size in asked:
+        if size > register.size:
             raise UsageError(
-                f"--at-size {question.at_size} is not reached: {register.name} has {register.size} entries "
-                "under the latest checkpoint that your policy accepts",
+                f"{option} {typed} is not reached: {register.name} has {entries(register.size)} "
+                "under the latest checkpoint that your policy accepts"
+                + (", counted from 0" if option == "--index" else ""),
                 Reason.SIZE_NOT_REACHED.value,
                 {"latest_size": register.size},
             )
+
+
+async def _cut(question: Question, policy: Policy, witnesses: Witnesses) -> Cut | None:
+    """Return where the moment or size that is asked for falls; None for none, or where only the ledger says."""
+    if question.at_size is not None:
         return Cut(question.at_size, question.at_size)
     if question.when is None or policy.quorum.root is None:
         return None

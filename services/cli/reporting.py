@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -35,6 +36,8 @@ class Status(IntEnum):
     BAD_INPUT = 2
     UNREACHABLE = 3
 
+
+_NOT_ASCII: Final = re.compile(r"[^\n -~]")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: that of a shell for SIGINT."""
@@ -132,7 +135,15 @@ def report(value: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+    sys.stdout.write(json_text(value) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Return a value as JSON of which nothing steers a terminal: what is not printable is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True)
+    return _NOT_ASCII.sub(
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text
+    )
 
 
 @contextmanager

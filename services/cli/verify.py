@@ -19,17 +19,29 @@ import typer
 from ledger import base64
 from ledger.errors import MalformedError, RejectedError, VerificationError
 from ledger.own_records import record_digest
+from ledger.receipt_file import FIRST_LINE
 from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.shapes import shown
 from ledger.withholding import open_disclosure, parse_disclosure
 from ledger.witnessing import Policy, check_clocks
-from services.cli.packs import is_pack, verify_pack
+from services.cli.packs import is_pack, verify_pack, write_page
 from services.cli.policy_files import HOW_TO_GET_ONE, read_policy
-from services.cli.reporting import IntegrityError, JsonOption, UsageError, expected_failures, reason_of, report
+from services.cli.reporting import (
+    IntegrityError,
+    JsonOption,
+    UsageError,
+    expected_failures,
+    json_text,
+    reason_of,
+    report,
+)
 
 _CHUNK = 1 << 20
 
 _ACKNOWLEDGEMENT = b"daybook.acknowledgement/1\n"
+
+_PROOF = b"\nproof "
+"""What every receipt has in it: a file with it is one, though its first line may have been damaged."""
 
 _LONGEST_RECEIPT = 16 * 1024 * 1024
 """Bytes of the longest file that is looked into: no receipt comes near."""
@@ -37,14 +49,14 @@ _LONGEST_RECEIPT = 16 * 1024 * 1024
 
 def run(
     receipt: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="RECEIPT|PACK", help="The receipt file; or an evidence pack, a folder or a ZIP."
         ),
-    ],
+    ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="Your witness policy file: the keys that you trust. Required."),
+        typer.Option(help="Required, but for --page alone: your witness policy file, the keys that you trust."),
     ] = None,
     document: Annotated[
         Path | None,
@@ -57,19 +69,35 @@ def run(
         Path | None,
         typer.Option(metavar="FILE.pub", help="Of a pack: the public key of whoever must have signed it."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write this program's own verify.html, which checks any pack in a browser: never trust the "
+            "page of a pack. Alone, or with a pack.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a receipt or an evidence pack, and say in plain English what it proves and what it does not.
 
     Needs no network and trusts nothing but the policy file. Exit status 0: everything in the receipt holds,
-    whatever findings are printed. 1: something does not hold. 2: the policy is no policy. 3: a file cannot
-    be read.
+    whatever findings are printed. 1: something does not hold. 2: the policy is no policy, or what was named
+    is neither a receipt nor a pack. 3: a file cannot be read.
 
     Examples:  daybook verify 1168b4da-721e-452a-abad-d256e13d742c.1.receipt --policy policy
 
     daybook verify pack.zip --policy policy
+
+    daybook verify --page verify.html
     """
     with expected_failures(as_json=as_json):
+        if page is not None:
+            write_page(page, tell=receipt is None, as_json=as_json)
+            if receipt is None:
+                return
+        if receipt is None:
+            raise UsageError("Name a receipt or an evidence pack, or --page FILE")
         if policy is None:
             raise UsageError(
                 f"Name your witness policy with --policy FILE. {HOW_TO_GET_ONE}.", "POLICY_MISSING"
@@ -97,6 +125,11 @@ def _verified(path: Path, policy: Policy) -> VerifiedReceipt:
             raise UsageError(
                 f"{path} is an acknowledgement, the ledger's promise, and not a receipt yet: register the same "
                 "records again to get their receipts",
+                "NOT_A_RECEIPT",
+            )
+        if not (data.startswith(FIRST_LINE) or path.suffix == ".receipt" or _PROOF in data):
+            raise UsageError(
+                f"{path} is neither a receipt nor an evidence pack: it begins with another line",
                 "NOT_A_RECEIPT",
             )
         if len(data) > _LONGEST_RECEIPT:
@@ -248,7 +281,7 @@ def _told(
         kind = f", {shown(evidence.kind)}" if evidence.kind else ""
         yield f"  Document   {evidence.path} is evidence {evidence.item} of the record{kind}"
     for path, value in opened.items():
-        yield f"  Disclosed  {path} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"  Disclosed  {path} = {json_text(value, indent=None)}"
     yield ""
     yield "Claimed by the ledger, not proved"
     yield f"  Accepted   {verified.accepted_at}"

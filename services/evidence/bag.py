@@ -30,6 +30,9 @@ INFO: Final = "bag-info.txt"
 SIGNATURE: Final = "signature.note"
 """The one tag file that no manifest lists: it signs them."""
 
+PACKED_BY: Final = "Packed-By-Key"
+"""The line of bag-info with the packer's vkey, where the pack is signed."""
+
 ZIP_MADE_BY: Final = 3 << 8 | 20
 """Who made an entry of a ZIP file: Unix, by version 2.0 of the format."""
 

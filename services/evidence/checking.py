@@ -6,20 +6,25 @@ prove under the policy that the reader brings. A fault names the exhibit, where 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ledger.checkpoints import peek_origin
 from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.governing import GOVERNING
 from ledger.notes import VerifierKey
 from ledger.receipts import VerifiedReceipt, verify_receipt
 from ledger.withholding import open_disclosure, parse_disclosure
 from ledger.witnessing import Policy, check_clocks, judge
-from services.evidence.bag import ALGORITHMS, SIGNATURE
-from services.evidence.custody import check_custody_log
-from services.evidence.exhibits import Exhibit
+from services.evidence.authority import authority_of
+from services.evidence.bag import ALGORITHMS, INFO, PACKED_BY, SIGNATURE
+from services.evidence.checked import CheckedExhibit, CheckedPack, Fault, exhibit_of
+from services.evidence.custody import check_custody_log, check_custody_of
+from services.evidence.exhibits import Exhibit, identifier
+from services.evidence.finding_links import by_exhibit, link_findings
+from services.evidence.governing import WholeRegister, fold_whole, parse_governing_file
 from services.evidence.hashes import hash_schedule
 from services.evidence.histories import parse_consistency_file
 from services.evidence.index import check_index
@@ -29,6 +34,7 @@ from services.evidence.layout import (
     CUSTODY,
     EXHIBITS,
     FINDINGS,
+    GOVERNING_ENTRIES,
     HASHES,
     INDEX,
     KEYS,
@@ -36,68 +42,28 @@ from services.evidence.layout import (
     POLICY,
     REPORT,
     disclosure_path,
+    key_path,
     opened_path,
     parse_json_file,
+    parse_own_file,
 )
 from services.evidence.manifests import Manifests
 from services.evidence.opening import Pack, PackError, open_pack
+from services.evidence.own_report import own_report
 from services.evidence.page import verifier_page
 from services.evidence.remembering import RememberingPolicy
-from services.evidence.rendering import render, render_opened
+from services.evidence.rendering import render, render_opened, visible
 from services.evidence.roots import Roots
-from services.evidence.signature import verify_signature
-
-PACKED_BY: Final = "Packed-By-Key"
-"""The line of bag-info with the packer's vkey, where the pack is signed."""
+from services.evidence.signature import check_signature
 
 _ALWAYS: Final = (INDEX, POLICY, REPORT, HASHES, CUSTODY, PAGE)
 
+_MANIFESTS: Final = tuple(f"{kind}-{each}.txt" for kind in ("manifest", "tagmanifest") for each in ALGORITHMS)
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something in a pack that does not hold: in which exhibit, None for none; in which file of the bag."""
-
-    exhibit: str | None
-    file: str
-    description: str
-
-    def __str__(self) -> str:
-        """Return it as one line."""
-        where = self.file or "the pack"
-        return f"{f'Exhibit {self.exhibit}, ' if self.exhibit else ''}{where}: {self.description}"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedExhibit:
-    """An exhibit that holds, with the withheld values that its disclosure opens."""
-
-    label: str
-    verified: VerifiedReceipt
-    opened: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class CheckedPack:
-    """What checking a pack has shown. It holds where `faults` is empty.
-
-    `keys` are the governing entries in it; `files` how many files were compared with the manifests;
-    `pack_fingerprint` that of the policy inside the pack; `signer` the vkey of a packer's signature that
-    holds, which is that of whom the pack names; `one_history` whether every checkpoint is proved to
-    be a beginning of the largest one of its register; `own_page` whether verify.html is this program's.
-    """
-
-    identifier: str = ""
-    variant: str = ""
-    files: int = 0
-    pack_fingerprint: str = ""
-    signer: VerifierKey | None = None
-    exhibits: list[CheckedExhibit] = field(default_factory=list)
-    keys: list[VerifiedReceipt] = field(default_factory=list)
-    checkpoints: int = 0
-    one_history: bool = False
-    findings: Mapping[str, Any] | None = None
-    own_page: bool = False
-    faults: list[Fault] = field(default_factory=list)
+_KNOWN: Final = frozenset(
+    (*_ALWAYS, *_MANIFESTS, "bagit.txt", INFO, SIGNATURE, CONSISTENCY, FINDINGS, GOVERNING_ENTRIES)
+)
+"""All files of a pack but those of exhibits, keys and checkpoints, which have folders of their own."""
 
 
 def check_pack(
@@ -115,12 +81,6 @@ def check_pack(
         return CheckedPack(faults=[Fault(None, error.file, error.description)])
 
 
-def exhibit_of(name: str) -> str | None:
-    """Return the label of the exhibit to which a file of the bag belongs."""
-    folder, slash, _ = name.removeprefix(EXHIBITS).partition("/")
-    return folder.replace("-", "/") if name.startswith(EXHIBITS) and slash else None
-
-
 class _Check:
     def __init__(self, pack: Pack, policy: Policy, now: int, done: Callable[[int], object]) -> None:
         self._pack = pack
@@ -132,6 +92,10 @@ class _Check:
         self._manifests = Manifests(pack)
         self._sizes: dict[str, int] = {}
         self._roots = Roots(self._policy)
+        self._told: set[Fault] = set()
+        self._receipts: list[bytes] = []
+        self._handlings: list[Mapping[str, Any]] = []
+        self._pack_policy: Policy | None = None
 
     def run(self, signer: VerifierKey | None) -> CheckedPack:
         for error in self._manifests.faults:
@@ -140,8 +104,12 @@ class _Check:
         if index is not None:
             self._exhibits(index)
             self._keys(index)
+            self._governing(index)
             self._checkpoints()
             self._others(index)
+        for name in self._pack.names:
+            if name not in _KNOWN and not name.startswith((EXHIBITS, KEYS, CHECKPOINTS)):
+                self._fault(name, "no pack has this file")
         self._checked.own_page = self._read(PAGE) == verifier_page() if PAGE in self._names else False
         for name in self._manifests.listed():
             if name not in self._sizes:
@@ -154,7 +122,8 @@ class _Check:
 
     def _fault(self, name: str, description: str) -> None:
         fault = Fault(exhibit_of(name), name, description)
-        if fault not in self._checked.faults:
+        if fault not in self._told:
+            self._told.add(fault)
             self._checked.faults.append(fault)
 
     def _read(self, name: str) -> bytes | None:
@@ -180,7 +149,7 @@ class _Check:
         if data is None:
             return None
         try:
-            index = parse_json_file(data)
+            index = parse_own_file(data)
             check_index(index)
         except MalformedError as error:
             self._fault(INDEX, str(error))
@@ -206,11 +175,15 @@ class _Check:
                 if path not in self._names:
                     self._fault(path, "missing: the index lists it")
             data = files[listed["receipt"]]
+            self._receipts.append(data or b"")
             if data is not None and (verified := self._receipt(listed["receipt"], data)) is not None:
                 self._exhibit(listed, Exhibit(label, data, verified), files, index)
         for name in self._pack.names:
             if name.startswith(EXHIBITS) and name not in expected:
                 self._fault(name, "the index does not list it")
+        named = identifier(index["ledger_origin"], index["register"], self._receipts)
+        if not self._checked.faults and named != index["identifier"]:
+            self._fault(INDEX, f"its identifier is not that of these receipts, {named}")
 
     def _receipt(self, path: str, data: bytes) -> VerifiedReceipt | None:
         try:
@@ -230,7 +203,8 @@ class _Check:
         index: Mapping[str, Any],
     ) -> None:
         verified = exhibit.verified
-        if {**exhibit.listed(), "disclosed": listed["disclosed"]} != listed:
+        # Which findings are about it is reckoned once all exhibits are known.
+        if {**listed, **exhibit.listed()} != listed:
             self._fault(listed["receipt"], "it proves something else than the index says")
             return
         if (verified.ledger_origin, verified.register) != (index["ledger_origin"], index["register"]):
@@ -243,7 +217,7 @@ class _Check:
                 self._fault(path, "not what the record in the receipt says")
         if listed["disclosed"]:
             opened = self._disclosure(exhibit, files)
-        self._checked.exhibits.append(CheckedExhibit(exhibit.label, verified, opened))
+        self._checked.exhibits.append(CheckedExhibit(exhibit, opened))
 
     def _disclosure(self, exhibit: Exhibit, files: Mapping[str, bytes | None]) -> Mapping[str, Any]:
         path, text_path = disclosure_path(exhibit.label), opened_path(exhibit.label)
@@ -271,7 +245,10 @@ class _Check:
             if verified is None:
                 continue
             origin = (verified.ledger_origin, verified.register, verified.index, verified.record_type)
-            if origin != (index["ledger_origin"], "governing", listed["index"], listed["record_type"]):
+            expected_path = listed["path"] == key_path(verified.index)
+            if not expected_path or origin != (
+                index["ledger_origin"], GOVERNING, listed["index"], listed["record_type"]
+            ):  # fmt: skip
                 self._fault(listed["path"], "it proves something else than the index says")
             else:
                 self._checked.keys.append(verified)
@@ -279,6 +256,37 @@ class _Check:
         for name in self._pack.names:
             if name.startswith(KEYS) and name not in expected:
                 self._fault(name, "the index does not list it")
+
+    def _governing(self, index: Mapping[str, Any]) -> None:
+        """Fold the governing register, where the pack has it, and judge the keys of all exhibits by it."""
+        stated, there = index.get("governing"), GOVERNING_ENTRIES in self._names
+        if (stated is not None) != there:
+            self._fault(
+                GOVERNING_ENTRIES, "missing: the index states it" if stated else "the index does not state it"
+            )
+        elif stated is not None:
+            data, note = self._read(GOVERNING_ENTRIES), self._read(stated["checkpoint"])
+            if data is None or note is None:
+                self._fault(GOVERNING_ENTRIES, "it cannot be read, or not its checkpoint")
+                return
+            try:
+                whole = WholeRegister(note, parse_governing_file(data))
+                self._checked.governing = fold_whole(
+                    whole, index["ledger_origin"], self._policy, self._roots, self._now
+                )
+                if len(whole.entries) != stated["size"]:
+                    raise MalformedError(f"{len(whole.entries)} entries, and the index states {stated['size']}")
+            except LedgerError as error:
+                self._fault(GOVERNING_ENTRIES, str(error))
+                return
+        for each in self._checked.exhibits:
+            try:
+                authority = authority_of(each.verified, self._checked.governing)
+            except VerificationError as error:
+                self._fault(each.exhibit.receipt_path, str(error))
+            else:
+                if authority is not None:
+                    self._checked.authorities[each.label] = authority
 
     def _checkpoints(self) -> None:
         """Check the notes that lie by themselves: just those of the receipts, each under the policy."""
@@ -302,9 +310,9 @@ class _Check:
     def _others(self, index: Mapping[str, Any]) -> None:
         for name, check in (
             (POLICY, self._policy_file),
-            (CUSTODY, lambda data: check_custody_log(parse_json_file(data))),
+            (CUSTODY, self._custody),
+            (REPORT, self._report),
             (HASHES, lambda data: self._hashes(data, index)),
-            (FINDINGS, self._findings),
             (CONSISTENCY, lambda data: self._consistency(data, index)),
         ):
             data = self._read(name) if name in self._names else None
@@ -314,20 +322,62 @@ class _Check:
             except (MalformedError, VerificationError) as error:
                 self._fault(name, str(error))
         self._checked.one_history = self._roots.one_history
+        if not self._checked.faults:  # else exhibits may be missing of which nothing was said yet
+            self._findings(index)
+        if not self._checked.faults and self._pack_policy is not None:
+            self._checked.own_report = self._is_own_report(index, self._pack_policy)
+
+    def _is_own_report(self, index: Mapping[str, Any], policy: Policy) -> bool:
+        signed_by = self._manifests.info.get(PACKED_BY)
+        try:
+            made = own_report(self._checked, index, self._handlings, policy, signed_by)
+        except (MalformedError, ValueError):
+            return False
+        return self._read(REPORT) == made
 
     def _policy_file(self, data: bytes) -> None:
-        self._checked.pack_fingerprint = Policy.parse(data).fingerprint
+        policy = Policy.parse(data)
+        if policy.text() != data:
+            raise MalformedError("not spelled as packs are")
+        self._pack_policy = policy
+        self._checked.pack_fingerprint = policy.fingerprint
+
+    def _custody(self, data: bytes) -> None:
+        receipts = hashlib.sha256(b"".join(self._receipts)).hexdigest()
+        self._handlings = [*check_custody_log(parse_own_file(data))]
+        check_custody_of(self._handlings, receipts, self._manifests.sha256(HASHES))
+
+    def _report(self, data: bytes) -> None:
+        """See that it is readable text. What it says are the packer's words: nothing here rests on them."""
+        text = data.decode("utf-8", "replace")
+        if visible(text) != text or "\ufffd" in text:
+            raise MalformedError("it holds characters that hide, steer or reorder text")
 
     def _hashes(self, data: bytes, index: Mapping[str, Any]) -> None:
         if data != hash_schedule(index, self._manifests.sha256):
             raise MalformedError("it does not list what the manifest and the index do")
 
     def _consistency(self, data: bytes, index: Mapping[str, Any]) -> None:
-        for proof in parse_consistency_file(parse_json_file(data)):
+        for proof in parse_consistency_file(parse_own_file(data)):
             self._roots.prove(index["ledger_origin"], proof)
 
-    def _findings(self, data: bytes) -> None:
-        self._checked.findings = parse_json_file(data)
+    def _findings(self, index: Mapping[str, Any]) -> None:
+        """Reckon anew which findings are about which exhibits: the index must say just that."""
+        data = self._read(FINDINGS) if FINDINGS in self._names else None
+        exhibits = [each.exhibit for each in self._checked.exhibits]
+        try:
+            if data is not None:
+                self._checked.findings = parse_json_file(data)
+                self._checked.links = link_findings(self._checked.findings, index["ledger_origin"], exhibits)
+        except MalformedError as error:
+            self._fault(FINDINGS, str(error))
+            return
+        if index["findings"] != [link.listed() for link in self._checked.links]:
+            self._fault(INDEX, f"its findings are not those of {FINDINGS} that are about these exhibits")
+        found = by_exhibit(self._checked.links)
+        for listed in index["exhibits"]:
+            if listed["findings"] != [link.label for link in found.get(listed["label"], ())]:
+                self._fault(INDEX, f"exhibit {listed['label']}: its findings are not those that are about it")
 
     def _signature(self, wanted: VerifierKey | None) -> None:
         stated = self._manifests.info.get(PACKED_BY)
@@ -335,20 +385,14 @@ class _Check:
         if stated is None and wanted is None and not there:
             return
         try:
-            if not there:
-                raise MalformedError("missing: the pack is not signed, or its signature was taken away")
-            if stated is None:
-                raise MalformedError(f"bag-info names no {PACKED_BY}")
-            key = VerifierKey.parse(stated)
-            if wanted is not None and key != wanted:
-                raise VerificationError(f"signed by {key}, not by {wanted}")
-            tags = {name: self._pack.read(name) for name in (f"tagmanifest-{each}.txt" for each in ALGORITHMS)}
-            verify_signature(
-                self._pack.read(SIGNATURE), self._checked.identifier, self._checked.variant, tags, key
+            self._checked.signer = check_signature(
+                self._pack.read if there else None,
+                stated,
+                self._checked.identifier,
+                self._checked.variant,
+                wanted,
             )
         except PackError as error:
             self._fault(error.file, error.description)
         except LedgerError as error:
             self._fault(SIGNATURE, str(error))
-        else:
-            self._checked.signer = key

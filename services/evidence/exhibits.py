@@ -72,6 +72,11 @@ def label(prefix: str, number: int) -> str:
     return f"{prefix}/{number}"
 
 
+def exhibits_in_words(number: int) -> str:
+    """Return a number of exhibits in words."""
+    return "1 exhibit" if number == 1 else f"{number} exhibits"
+
+
 def identifier(ledger_origin: str, register: str, receipts: Iterable[bytes]) -> str:
     """Return the name of a pack, which follows from its receipts in order."""
     digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in receipts)).hexdigest()
@@ -83,6 +88,12 @@ def check_prefix(prefix: str) -> str:
     if not _PREFIX.fullmatch(prefix):
         raise MalformedError(f"exhibit prefix {prefix!r}: not 1 to 8 letters")
     return prefix
+
+
+def check_count(number: int) -> None:
+    """See that this many entries fit one pack. Raises MalformedError."""
+    if number > MAX_EXHIBITS:
+        raise MalformedError(f"{number} entries match, and a pack has at most {MAX_EXHIBITS}: choose fewer")
 
 
 def key_receipts(receipts: Iterable[bytes]) -> Iterator[bytes]:

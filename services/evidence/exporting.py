@@ -25,7 +25,8 @@ from services.evidence.gathered import Gathered
 from services.evidence.governing import WholeRegister, collected
 from services.evidence.histories import Consistency, steps
 from services.evidence.key_history import about
-from services.evidence.packing import pack_name, prepare, write_files
+from services.evidence.packing import pack_name, write_files
+from services.evidence.preparing import prepare
 from services.lookup import invalid
 from services.published import Published, SignedCheckpoint
 from services.receipts import ReceiptBuilder

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -22,17 +24,20 @@ from ledger.entries import parse_entry
 from ledger.errors import MalformedError, RejectedError, VerificationError
 from ledger.governing import GOVERNING, Fold
 from ledger.hashing import Hash, leaf_hash
+from ledger.receipt_file import NotBefore, Receipt
 from ledger.receipts import VerifiedReceipt
 from ledger.tree import EMPTY, extend
 from ledger.witnessing import Policy, check_clocks, judge
 from services.client.channels import Tls, open_channel
 from services.client.client import fetch_receipt, only_ledger
-from services.client.errors import from_rpc_error
 from services.client.retrying import call
-from services.evidence.exhibits import MAX_EXHIBITS
+from services.client.streams import answers
+from services.evidence.anchored_notes import AnchoredNotes
+from services.evidence.exhibits import check_count
 from services.evidence.gathered import Gathered, ReadWhole
 from services.evidence.governing import Collector, WholeRegister
 from services.evidence.histories import Consistency, Step, steps
+from services.evidence.judged_notes import JudgedNote
 from services.evidence.key_history import about
 from services.evidence.remembering import RememberingPolicy
 from services.evidence.selection import Selection
@@ -54,7 +59,7 @@ async def gather(
 ) -> Gathered:
     """Return the receipts that a selection takes of a register, from the ledger at ``host:port``.
 
-    `timeout` is seconds for each call; reading a whole register may take any time. Raises CallError;
+    `timeout` is seconds for each call, and without anything new while a register is read. Raises CallError;
     VerificationError where an answer does not hold; MalformedError for a policy without exactly one ledger.
     """
     async with open_channel(address, tls) as channel:
@@ -83,22 +88,22 @@ class _Source:
 
             whole, _ = await self._read_whole(register, look)
             chosen = found
-        if len(chosen) > MAX_EXHIBITS:
-            raise MalformedError(
-                f"{len(chosen)} entries match; a pack has at most {MAX_EXHIBITS}: choose fewer"
-            )
+        check_count(len(chosen))
         fetched = await self._receipts(register, chosen)
         signers = {key for _, verified in fetched for key in verified.signers}
-        about, register_of_keys = await self._about(register, signers)
+        anchored = AnchoredNotes(self._policy, f"{self._origin}/{register}", chosen, int(time.time()))
+        about, register_of_keys = await self._about(register, signers, anchored)
         governing = await self._receipts(GOVERNING, about)
-        receipts = [data for data, _ in fetched]
+        receipts = await self._bounded(register, fetched, anchored.best())
         governed = [data for data, _ in governing]
         return Gathered(
             receipts,
             governed,
             f"the ledger's server at {address}",
             selection.text,
-            await self._consistency(steps([*receipts, *governed], [register_of_keys.note] if register_of_keys else [])),
+            await self._consistency(
+                steps([*receipts, *governed], [register_of_keys.note] if register_of_keys else [])
+            ),
             whole,
             by_index=selection.by_index,
             register_of_keys=register_of_keys,
@@ -124,15 +129,17 @@ class _Source:
         edge = EMPTY
         if latest.size:
             request = pb.ReadEntriesRequest(register=register, size=latest.size)
-            try:
-                async for page in self._audit.ReadEntries(request):
+            async with aclosing(answers(self._audit.ReadEntries(request), self._timeout)) as pages:
+                async for page in pages:
+                    if not page.entries:
+                        raise VerificationError(
+                            f"{register}: the ledger sent no entry where entry {edge.size} follows"
+                        )
                     for index, entry in enumerate(page.entries, edge.size):
                         look(index, entry)
                     edge = extend(edge, [leaf_hash(entry) for entry in page.entries]).after
                     if edge.size > latest.size:
                         break
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error) from error
         if edge.size != latest.size or edge.root() != latest.root:
             raise VerificationError(
                 f"{register}: the {edge.size} entries that were served are not those of the checkpoint of "
@@ -140,10 +147,12 @@ class _Source:
             )
         return latest, note
 
-    async def _about(self, register: str, signers: set[bytes]) -> tuple[list[int], WholeRegister | None]:
+    async def _about(
+        self, register: str, signers: set[bytes], anchored: AnchoredNotes
+    ) -> tuple[list[int], WholeRegister | None]:
         """Return the indices of the governing entries on who governs, on this register, and on these keys.
 
-        And all of them, where they are few enough for a pack.
+        And all of them, where they are few enough for a pack. `anchored` sees each.
         """
         fold = Fold()
         collector = Collector()
@@ -151,6 +160,7 @@ class _Source:
         def look(index: int, entry: bytes) -> None:
             nonlocal fold
             collector.add(entry)
+            anchored.look(entry)
             try:
                 fold = fold.extended(parse_entry(entry))
             except (MalformedError, RejectedError) as error:
@@ -158,6 +168,30 @@ class _Source:
 
         _, note = await self._read_whole(GOVERNING, look)
         return about(fold, register, signers), collector.whole(note)
+
+    async def _bounded(
+        self,
+        register: str,
+        fetched: Iterable[tuple[bytes, VerifiedReceipt]],
+        best: Mapping[int, JudgedNote],
+    ) -> list[bytes]:
+        """Return the receipts, bounded from below by anchored checkpoints where these show a later time.
+
+        A server need not put into a receipt what tells against its ledger; whoever packs verifies the proofs.
+        """
+        steps: dict[Step, Consistency] = {}
+        receipts: list[bytes] = []
+        for data, verified in fetched:
+            found, held = best.get(verified.index), verified.bounds.not_before
+            if found is None or found.sealed_at is None or (held is not None and held >= found.sealed_at):
+                receipts.append(data)
+                continue
+            step = Step(register, found.size, verified.size)
+            if found.size and step not in steps:
+                steps[step] = await self._step(step)
+            hashes = steps[step].hashes if found.size else ()
+            receipts.append(replace(Receipt.parse(data), not_before=NotBefore(found.note, hashes)).data())
+        return receipts
 
     async def _consistency(self, wanted: Iterable[Step]) -> list[Consistency]:
         """Return the proofs of these steps, as they were served: whoever packs verifies them."""

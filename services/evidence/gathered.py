@@ -28,8 +28,8 @@ class Gathered:
     `consistency` leads from each size of their checkpoints to the next, where the source can prove that.
     `source` and `selection` say in words where they come from, and which were asked for. `whole` is None where
     not every entry was read: then nothing says that no other matches, unless entries were asked for `by_index`
-    from whoever has them all. `register_of_keys` is the governing register, None where the source has it not or it
-    is too large. Nothing here is verified yet.
+    from whoever has them all. `register_of_keys` is the governing register, None where the source has it
+    not or it is too large. Nothing here is verified yet.
     """
 
     receipts: Sequence[bytes]

@@ -34,8 +34,23 @@ def check_index(index: Mapping[str, Any]) -> None:
     """
     if index.get("type") != PACK_TYPE:
         raise MalformedError(f"not an index of type {PACK_TYPE}")
+    if index.keys() != {
+        "type",
+        *_INDEX_TEXTS,
+        "by_index",
+        "read_whole",
+        "exhibits",
+        "findings",
+        "governing",
+        "keys",
+    }:
+        raise MalformedError("it has other members than it must have")
+    if index["read_whole"] is not None:
+        _check_members(index["read_whole"], {"size": int, "root": str}, "read_whole")
     if any(not isinstance(index.get(name), str) for name in _INDEX_TEXTS):
         raise MalformedError(f"{', '.join(_INDEX_TEXTS)}: one is missing, or no text")
+    if not isinstance(index["by_index"], bool):
+        raise MalformedError("by_index is not true or false")
     if index["variant"] not in (OPEN, CLOSED):
         raise MalformedError("variant is not open or closed")
     exhibits, keys = index.get("exhibits"), index.get("keys")

@@ -129,8 +129,10 @@ def _info(data: bytes) -> Mapping[str, str]:
     info: dict[str, str] = {}
     for line in lines:
         found = _INFO.fullmatch(line)
-        if found is None or found[1] in info:
-            raise MalformedError("a line is not a label, a colon and a value, or stands twice")
+        if found is None or found[1] in info or not found[2].isprintable() or "\ufffd" in found[2]:
+            raise MalformedError(
+                "a line is not a label, a colon and a value, cannot be printed, or stands twice"
+            )
         info[found[1]] = found[2]
     if rest:
         raise MalformedError("the last line does not end with a line feed")

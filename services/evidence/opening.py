@@ -113,7 +113,11 @@ class _ZipFiles:
         found: dict[str, str] = {}
         for member in archive.members:
             name = member.removeprefix(base)
+            if member == base:
+                continue
             if member.endswith("/"):
+                if not member.startswith(base) or not is_plain(name[:-1]) or member[:-1] in archive.members:
+                    faults.append(PackError(member, "the name of a folder that no pack has"))
                 continue
             if not member.startswith(base) or not is_plain(name):
                 faults.append(PackError(member, "a name that no pack has"))

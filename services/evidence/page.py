@@ -22,9 +22,12 @@ SCRIPTS: Final = (
     "tree.js",
     "notes.js",
     "receipts.js",
+    "governing.js",
     "rendering.js",
+    "findings.js",
     "zip.js",
     "bag.js",
+    "claims.js",
     "pack.js",
     "page.js",
 )

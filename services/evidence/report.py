@@ -17,7 +17,7 @@ from services.evidence.finding_links import FindingLink, by_exhibit
 from services.evidence.gathered import Gathered
 from services.evidence.governing import Governing
 from services.evidence.layout import CLOSED, FINDINGS
-from services.evidence.moments import moment
+from services.evidence.moments import INCOMPARABLE, moment
 from services.evidence.rendering import one_line
 
 _WIDTH: Final = 96
@@ -148,8 +148,8 @@ def _exhibit(exhibit: Exhibit, story: Story, links: Sequence[FindingLink]) -> It
     yield f"{exhibit.label}  {what}" if verified.record_id else f"{exhibit.label}  a record without a name"
     yield f"    SHA-256     {exhibit.digest}"
     yield f"    Place       entry {verified.index}, counted from 0, under a checkpoint of {verified.size}"
-    yield f"    Signed      {_signed(verified)}"
     authority = story.authorities.get(exhibit.label)
+    yield f"    Signed      {_signed(verified, authority)}"
     if authority is not None:
         yield f"    Key         {authority.text}"
         for remark in authority.remarks:
@@ -167,15 +167,19 @@ def _exhibit(exhibit: Exhibit, story: Story, links: Sequence[FindingLink]) -> It
     yield f"    Files       {exhibit.folder}"
 
 
-def _signed(verified: VerifiedReceipt) -> str:
+def _signed(verified: VerifiedReceipt, authority: Authority | None) -> str:
     if not verified.signers:
         return "by nobody: the ledger wrote it itself"
     keys = ", ".join(base64.encode(key) for key in verified.signers)
     if verified.department is None:
         return f"by {keys}"
-    if verified.authorised is None:
-        return f"by {keys}, claimed to be a key of {verified.department}"
-    return f"by {verified.department}, key {keys}, authorised at governing entry {verified.authorised.index}"
+    if verified.authorised is not None:
+        return (
+            f"by {verified.department}, key {keys}, authorised at governing entry {verified.authorised.index}"
+        )
+    if authority is not None and authority.is_proved:
+        return f"by {verified.department}, key {keys}"
+    return f"by {keys}, claimed to be a key of {verified.department}"
 
 
 def _when(verified: VerifiedReceipt) -> str:
@@ -183,7 +187,10 @@ def _when(verified: VerifiedReceipt) -> str:
     if not verified.sealed or bounds.not_after is None:
         return "not witnessed: no time is proved"
     said = f"in the witnessed history by {moment(bounds.not_after)}"
-    return said if bounds.not_before is None else f"{said}, and not before {moment(bounds.not_before)}"
+    if bounds.not_before is None:
+        return said
+    both = f"{said}, and not before {moment(bounds.not_before)}"
+    return both if bounds.comparable else f"{both}; {INCOMPARABLE}"
 
 
 def _coded(link: FindingLink) -> str:
@@ -221,8 +228,8 @@ def whole_register(governing: Governing) -> str:
     until = governing.until
     by = "" if until is None else f" At {moment(until)} a quorum of witnesses knew of no further entry."
     return (
-        f"All {governing.size} entries of the governing register are here. They are those of a checkpoint, each is "
-        f"signed by those who governed before it, and so no revocation among them is left out.{by}"
+        f"The governing register is here up to size {governing.size}. Its entries are those of a checkpoint, "
+        f"each is signed by those who governed before it, and so no revocation among them is left out.{by}"
     )
 
 
@@ -236,10 +243,12 @@ def _not_proved(story: Story) -> Iterator[str]:
             "or the pack does not say so."
         )
     else:
+        read = "its one entry was" if whole.size == 1 else f"all {whole.size} entries were"
         yield (
-            f"That no other entry matches the selection: all {whole.size} entries were read when the pack was "
+            f"That no other entry matches the selection: {read} read when the pack was "
             f"made and gave the root {base64.encode(whole.root)}. Whoever holds the register can repeat that; "
-            "the pack alone does not prove it."
+            "the pack alone does not prove it. Records that cannot be read for sure are here where they may "
+            "match."
         )
     if not story.one_history:
         yield (
@@ -253,8 +262,8 @@ def _not_proved(story: Story) -> Iterator[str]:
         )
     else:
         yield (
-            f"That no key was revoked after entry {story.governing_register.size - 1} of the governing register, the "
-            "last one here."
+            f"That no key was revoked after entry {story.governing_register.size - 1} of the governing "
+            "register, the last one here."
         )
     if not all(each.verified.sealed for each in story.exhibits):
         yield "Not witnessed: nobody but the ledger vouches for this history, nor for any time."

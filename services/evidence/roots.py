@@ -124,6 +124,7 @@ class Roots:
         if path in self._notes:
             return
         checkpoint = self._checkpoint(note)
+        self._notes[path] = note
         held, first = self._seen.setdefault((checkpoint.origin, checkpoint.size), (checkpoint, note))
         if held.root != checkpoint.root:
             raise SplitViewError(
@@ -131,4 +132,3 @@ class Roots:
                 first,
                 note,
             )
-        self._notes[path] = note

@@ -30,7 +30,12 @@ _STORED: Final = 0
 _DEFLATED: Final = 8
 _DESCRIPTOR: Final = 1 << 3
 _UTF8: Final = 1 << 11
-_LINK: Final = 0o120000
+_KIND: Final = 0o170000
+_FILE: Final = 0o100000
+_FOLDER: Final = 0o040000
+_DESCRIPTOR_MAGIC: Final = b"PK\x07\x08"
+_RENAMING: Final = frozenset((0x7075, 0x6375))
+"""Extra fields that give a file another name or comment, which some programs take and others do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +141,38 @@ class ZipPack:
             or stated[:name_length] != name.encode(errors="surrogateescape")
         ):
             self.faults.append((name, "its header in the ZIP file differs from the ZIP file's directory"))
-        if (member.attributes[1] >> 16) & 0o170000 == _LINK:
-            self.faults.append((name, "a symbolic link"))
-        if name.endswith("/") and member.size:
+        is_folder = name.endswith("/")
+        if (member.attributes[1] >> 16) & _KIND not in (0, _FOLDER if is_folder else _FILE):
+            self.faults.append((name, "a symbolic link, or no ordinary file"))
+        if any(_RENAMING & _extra_ids(extra) for extra in (member.extra, stated[name_length:])):
+            self.faults.append((name, "it has a second name in the ZIP file"))
+        if is_folder and member.size:
             self.faults.append((name, "a folder with content"))
         begin = member.start + _LOCAL.size + name_length + extra_length
         return begin, begin + member.packed
 
     def _check_gaps(self) -> None:
-        """See that files stand one behind the other: no bytes between them, and none used twice."""
+        """See that files stand one behind the other: no bytes between them, and none used twice.
+
+        Programs that unpack while they read take whatever stands there for files.
+        """
         end, name = 0, ""
+        before: _Member | None = None
         for name, member in sorted(self.members.items(), key=lambda item: item[1].start):
-            if member.start != end and not (member.start > end and self._described):
+            if not self._follows(before, end, member.start):
                 self.faults.append((name, "not where the file before it ends in the ZIP file"))
-            end = self._data[name][1]
-        if end != self._central and not (end < self._central and self._described):
+            before, end = member, self._data[name][1]
+        if not self._follows(before, end, self._central):
             self.faults.append((name, "does not end where the directory of the ZIP file begins"))
 
-    @property
-    def _described(self) -> bool:
-        """Whether sizes stand behind the files, as a program writes that did not know them before."""
-        return any(member.flags & _DESCRIPTOR for member in self.members.values())
+    def _follows(self, before: _Member | None, end: int, start: int) -> bool:
+        """Tell whether only the sizes of the file before stand in [end, start), where they stand behind it."""
+        if before is None or not before.flags & _DESCRIPTOR:
+            return start == end
+        sizes = struct.pack("<III", before.crc, before.packed, before.size)
+        if start - end not in (len(sizes), len(_DESCRIPTOR_MAGIC + sizes)):
+            return False
+        return self._take(end, start - end) in (sizes, _DESCRIPTOR_MAGIC + sizes)
 
     def _check_makers(self) -> None:
         """Where this program wrote the ZIP file, see that it says so of every file."""
@@ -198,6 +214,16 @@ class ZipPack:
         if not unpacker.eof or unpacker.unused_data:
             raise ValueError("its packed bytes do not end where they must")
         return data
+
+
+def _extra_ids(extra: bytes) -> frozenset[int]:
+    """Return which extra fields there are: each has an id and a length before it, of two bytes."""
+    ids, at = set(), 0
+    while at + 4 <= len(extra):
+        identifier, length = struct.unpack_from("<HH", extra, at)
+        ids.add(identifier)
+        at += 4 + length
+    return frozenset(ids)
 
 
 def _name(data: bytes) -> str:

@@ -83,6 +83,7 @@ async def _fork(state: State, policy: Policy, suspect: Suspect, served: ServedTr
         f"checkpoint of size {opened.checkpoint.size}",
         "every later checkpoint covers what was read under an earlier one",
         notes,
+        before=later.last if later else b"",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import zlib
 from collections.abc import Coroutine, Iterable, Mapping
@@ -33,7 +34,7 @@ CONNECTIONS: Final = 8
 ATTEMPTS: Final = 3
 """How often something is asked for that could not be got, before it counts as unavailable."""
 
-MAX_LISTING: Final = 16 * 1024 * 1024
+MAX_LISTING: Final = 4 * 1024 * 1024
 """Bytes of the longest list of registers."""
 
 _MAX_TILE: Final = TILE_WIDTH * HASH_SIZE
@@ -195,7 +196,7 @@ class Site:
         except TimeoutError as error:
             raise UnavailableError(url, f"no whole answer within {self._timeout:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnavailableError(url, _why(error)) from error
+            raise UnavailableError(url, _why(url, error)) from error
 
 
 async def _body(url: str, response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -264,8 +265,34 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _why(url: str, error: Exception) -> str:
+    """Say in plain words why nothing was got, with what may be wrong with the address."""
+    parts = urlsplit(url)
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return (
+                f"its TLS certificate is not one that this computer trusts ({error.certificate_error}); "
+                "DAYBOOK_CLIENT_TLS_CA names a file of other issuers"
+            )
+        case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError(reason="WRONG_VERSION_NUMBER")):
+            return "what answers there speaks no TLS: http:// instead of https://?"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS cannot be spoken with it: {error.os_error}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"no computer is known by the name {parts.hostname}"
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno
+            return f"nobody answers at {parts.netloc}{f' ({os.strerror(number)})' if number else ''}"
+        case aiohttp.ClientResponseError():
+            # The bytes themselves would tell a person nothing.
+            https = "" if parts.scheme == "https" else ", or one for https://"
+            return f"what answers there does not speak HTTP: is it the gRPC address{https}?"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was ended without an answer"
+        case aiohttp.ClientPayloadError():
+            return "the answer was cut off"
+        case _:
+            return str(error) or type(error).__name__
 
 
 def _index(listed: Mapping[str, Any]) -> int | None:

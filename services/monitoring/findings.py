@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ WITNESS_TYPE: Final = "daybook.witness-evidence/1"
 
 MAX_FILE: Final = 16 * 1024 * 1024
 """Bytes of the longest file of evidence."""
+
+_MOST_SAID: Final = 2_000
 
 _NO_NAME: Final = re.compile("[^a-z0-9]+")
 
@@ -105,7 +108,8 @@ class Finding:
     """One thing that is wrong. `what` and `expected` are a sentence each; `register` is empty for the ledger.
 
     `notes` are checkpoint notes, with the lines that were verified; `material` is whatever else was served,
-    by a name that says what it is.
+    by a name that says what it is. `before` is the note seen earlier that shows what is wrong to whoever did
+    not see it: without it a new state finds nothing.
     """
 
     kind: Kind
@@ -115,6 +119,7 @@ class Finding:
     notes: tuple[bytes, ...] = ()
     proof: SplitView | EntryProof | None = None
     material: Mapping[str, str] = field(default_factory=dict[str, str])
+    before: bytes = b""
 
 
 class FoundError(Exception):
@@ -136,9 +141,19 @@ def shown(data: bytes, limit: int = 65_536) -> str:
 def keep(folder: Path, ledger: str, finding: Finding, now: float) -> Path:
     """Write a finding's evidence durably below `folder`, and return its file.
 
-    The same finding has the same file, and the first one stays. `now` is POSIX seconds. Raises OSError.
+    The same finding has the same file, and the first one stays. The note seen earlier, where there is one, is
+    kept beside it as `note_beside` says. `now` is POSIX seconds. Raises OSError.
     """
-    return keep_members(folder, finding.kind.value, finding.register, _members(ledger, finding), now)
+    path = keep_members(folder, finding.kind.value, finding.register, _members(ledger, finding), now)
+    note = note_beside(path)
+    if finding.before and not note.exists():
+        _write(note, finding.before)
+    return path
+
+
+def note_beside(path: Path) -> Path:
+    """Return where the note seen earlier is kept, of a finding whose evidence is in `path`."""
+    return path.with_suffix(".note")
 
 
 def keep_members(folder: Path, kind: str, register: str, members: Mapping[str, Any], now: float) -> Path:
@@ -151,15 +166,18 @@ def keep_members(folder: Path, kind: str, register: str, members: Mapping[str, A
         return path
     folder.mkdir(exist_ok=True)
     members = {"type": TYPE, "found_at": instant(now), **members}
+    _write(path, json.dumps(members, ensure_ascii=False, indent=2).encode() + b"\n")
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
     being_written = path.with_suffix(".tmp")
-    with being_written.open("w", encoding="utf-8") as file:
-        json.dump(members, file, ensure_ascii=False, indent=2)
-        file.write("\n")
+    with being_written.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     being_written.rename(path)
-    _make_durable(folder)
-    return path
+    _make_durable(path.parent)
 
 
 def instant(seconds: float) -> str:
@@ -168,7 +186,7 @@ def instant(seconds: float) -> str:
 
 
 def _members(ledger: str, finding: Finding) -> dict[str, Any]:
-    return evidence_members(
+    members = evidence_members(
         finding.kind.value,
         ledger,
         finding.register,
@@ -178,6 +196,11 @@ def _members(ledger: str, finding: Finding) -> dict[str, Any]:
         finding.proof,
         finding.material,
     )
+    if finding.before and finding.proof is None:
+        members["how_to_check"] = (
+            "NOTE is the file beside this one whose name ends with .note: " + _to_see_again("NOTE")
+        )
+    return members
 
 
 def evidence_members(
@@ -207,14 +230,27 @@ def evidence_members(
     return members
 
 
-def how_to_check(path: str, proof: SplitView | EntryProof | None) -> str:
-    """Return how anybody checks a finding whose evidence is in `path`."""
+def how_to_check(
+    path: str, proof: SplitView | EntryProof | None, policy: str = "YOUR_POLICY", url: str = "URL"
+) -> str:
+    """Return the command with which anybody checks a finding whose evidence is in `path`.
+
+    Without a proof it is one that looks again, with the note seen earlier where one is kept beside `path`.
+    """
     if proof is not None:
-        return f"daybook monitor --check {path} --policy YOUR_POLICY"
-    return (
-        "Run daybook monitor URL --policy YOUR_POLICY --state A_NEW_DIRECTORY against the same address, and "
-        "compare what it finds, and what it has seen, with this file"
-    )
+        return f"daybook monitor --check {shlex.quote(path)} --policy {shlex.quote(policy)}"
+    note = note_beside(Path(path))
+    return _to_see_again(str(note) if note.exists() else "", policy, url)
+
+
+def look_again(url: str) -> str:
+    """Return the command with which an auditor reads everything again."""
+    return _to_see_again("", url=url)
+
+
+def _to_see_again(note: str, policy: str = "YOUR_POLICY", url: str = "URL") -> str:
+    kept = f" --last-checkpoint {shlex.quote(note)}" if note else ""
+    return f"daybook audit {shlex.quote(url)} --policy {shlex.quote(policy)} --state A_NEW_DIRECTORY{kept}"
 
 
 def _proof_members(proof: SplitView | EntryProof) -> dict[str, Any]:
@@ -247,10 +283,14 @@ def _make_durable(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a file of evidence proves by itself: `proved`, a sentence, and what it leaves to be judged."""
+    """What a file of evidence proves by itself: `proved`, a sentence, and what it leaves to be judged.
+
+    `is_failure` where what is proved is an integrity failure, whoever looks at it.
+    """
 
     proved: str
     left: str = ""
+    is_failure: bool = True
 
 
 def check(data: bytes, policy: Policy) -> Checked:
@@ -268,7 +308,7 @@ def check(data: bytes, policy: Policy) -> Checked:
             raise MalformedError("this evidence has no proof that can be checked offline")
         proof = members["proof"]
         if proof["type"] == "inclusion":
-            return _check_entry(_entry_proof(proof), policy)
+            return _check_entry(_entry_proof(proof), policy, _one_line(members.get("what", "")))
         return _check_split(_split_view(proof), policy)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedError(f"not a file of evidence: {error}") from error
@@ -286,7 +326,12 @@ def _check_split(view: SplitView, policy: Policy) -> Checked:
     )
 
 
-def _check_entry(proof: EntryProof, policy: Policy) -> Checked:
+def _one_line(said: str) -> str:
+    """Return what a file says without what could be taken for lines of ours."""
+    return " ".join(said[:_MOST_SAID].split())
+
+
+def _check_entry(proof: EntryProof, policy: Policy, said: str) -> Checked:
     origin = peek_origin(proof.note)
     checkpoint = policy.open(proof.note, origin).checkpoint
     verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.entry), proof.hashes, checkpoint.root)
@@ -297,7 +342,10 @@ def _check_entry(proof: EntryProof, policy: Policy) -> Checked:
             verify_entry(entry, origin)
     except LedgerError as error:
         return Checked(f"{proved}, which is none: {error}")
-    return Checked(proved, "the entry alone does not show why it cannot stand there: its register does")
+    # What a file says of an entry that is sound by itself is somebody's word, whatever kind it names.
+    says = f'. The file says: "{said}"' if said else ""
+    left = "whether it may be is for you to judge: by the register, since the entry alone does not show it"
+    return Checked(proved, left + says, is_failure=False)
 
 
 def _split_view(proof: Mapping[str, Any]) -> SplitView:

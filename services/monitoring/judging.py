@@ -7,14 +7,22 @@ quorum is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ledger.checkpoints import OpenedCheckpoint
-from ledger.errors import MalformedError, SignatureError
+from ledger.errors import LedgerError, MalformedError, SignatureError
+from ledger.notes import UnverifiedNoteError, split_note
 from ledger.split_views import compare
 from ledger.witnessing import Policy, check_clocks, judge
 from services.monitoring.diagnosis import forked
 from services.monitoring.findings import Finding, FoundError, Kind, shown
 from services.monitoring.state import Seen, State
+
+_LONGEST_ORIGIN: Final = 1_000
+
+
+class OtherLedgerError(LedgerError):
+    """What is served is not of this ledger, of which nothing was ever seen: a wrong address or policy."""
 
 
 class Judge:
@@ -30,13 +38,20 @@ class Judge:
         """Return what is served as a register's checkpoint, verified and kept durably.
 
         Raises FoundError where it does not verify, does not satisfy the policy, goes back, or contradicts
-        what was seen before.
+        what was seen before; OtherLedgerError where it is another ledger's, or none at all, and nothing of
+        this one was verified yet.
         """
         origin = self._state.mirror.register_origin(register)
         try:
             opened = self._policy.open(data, origin)
         except (MalformedError, SignatureError) as error:
-            raise FoundError(_unsigned(register, data, str(error))) from error
+            other = _of_other(data, self._state.mirror.origin)
+            if other and next(self._seen.all(), None) is None:
+                raise OtherLedgerError(
+                    f"{other}. Is it the wrong address, or the wrong policy file? With another policy file, "
+                    "name a new state directory"
+                ) from error
+            raise FoundError(_unsigned(register, data, error, other, self._seen.latest(register))) from error
         self._compare_with_seen(register, opened)
         try:
             judged = judge(data, self._policy, origin)
@@ -89,13 +104,37 @@ class Judge:
             self._seen.keep(register, size, note, int(self._clock()))
 
 
-def _unsigned(register: str, data: bytes, why: str) -> Finding:
+def _of_other(data: bytes, ledger: str) -> str:
+    """Say of which other ledger a note says that it is, or that it is none; nothing where it is of this one."""
+    stated = data[:_LONGEST_ORIGIN].split(b"\n", 1)[0].decode("utf-8", "backslashreplace").partition("/")[0]
+    if stated == ledger:
+        return ""
+    try:
+        split_note(data)
+    except MalformedError:
+        return f"what this address serves is no checkpoint of a ledger, your policy names {ledger}"
+    return f"this address serves {stated!a}, your policy names {ledger}"
+
+
+def _unsigned(register: str, data: bytes, error: LedgerError, other: str, before: Seen | None) -> Finding:
+    why, innocent = str(error), ""
+    if other:
+        why = other
+        innocent = "the address is not that of the ledger, or the policy file is another one's"
+    elif isinstance(error, UnverifiedNoteError):
+        why = "it is not signed with the key that your policy names"
+        innocent = (
+            "the policy file is from before a change of the ledger's key, or of another ledger of the same "
+            "name, such as an earlier trial"
+        )
     return Finding(
         Kind.SIGNATURE,
         register,
         f"what is served as the checkpoint does not verify: {why}",
-        "a checkpoint that the ledger has signed with the key in the policy, and no wrong signature on it",
+        "a checkpoint that the ledger has signed with the key in the policy, and no wrong signature on it"
+        + (f". An innocent cause: {innocent}" if innocent else ""),
         material={"checkpoint as served": shown(data)},
+        before=before.last if before else b"",
     )
 
 
@@ -118,4 +157,5 @@ def _rolled_back(register: str, before: OpenedCheckpoint, now: OpenedCheckpoint)
         f"a checkpoint of {sizes[1]} entries is served, after one of {sizes[0]}",
         f"at least the {sizes[0]} entries that the ledger has signed before",
         (before.note.trimmed(), now.note.trimmed()),
+        before=before.note.trimmed(),
     )

@@ -33,8 +33,8 @@ from services.monitoring.fetching import (
 )
 from services.monitoring.findings import Finding, FoundError, Kind, shown
 from services.monitoring.following import Bar, Follower
-from services.monitoring.judging import Judge
-from services.monitoring.state import State
+from services.monitoring.judging import Judge, OtherLedgerError
+from services.monitoring.state import Seen, State
 
 ANCHOR_WITHIN: Final = 900
 """Seconds for which a sealed checkpoint may be without an anchor, unless said otherwise."""
@@ -49,7 +49,10 @@ _REREAD_FROM: Final = "reread"
 
 _PAUSE: Final = 0.5
 _NAMES_SHOWN: Final = 100
-_LOOKED_UP: Final = 100
+_LOOKED_UP: Final = 8
+_AT_ONCE: Final = 8
+_MOST_WRONG: Final = 200
+_LEFT: Final = f"it was left unread, since {_MOST_WRONG} findings or more were made before it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +155,15 @@ class Monitor:
     async def _pass(self, made: Round, before: Mapping[str, int]) -> None:
         # The list before the governing register: whatever it names must be open in what is read later.
         listed = await self._listed(made)
-        await self._advance(made, GOVERNING, before, await self._checkpoint(GOVERNING))
+        await self._advance(made, GOVERNING, before, await self._judged(made, [GOVERNING]))
         if GOVERNING in made.broken():
             return
         self._check_opening(made)
         registers = sorted(self._state.mirror.fold.registers)
-        served = await together(self._checkpoint(register) for register in registers)
-        for register, checkpoint in zip(registers, served, strict=True):
-            await self._advance(made, register, before, checkpoint)
+        # All of them before any is read: entries that come meanwhile may name governing entries that do too.
+        sound = await self._judged(made, registers)
+        for register in registers:
+            await self._advance(made, register, before, sound)
         if listed is not None:
             await self._check_list(made, listed)
         self._check_anchors(made, registers)
@@ -203,29 +207,57 @@ class Monitor:
         except FetchError as error:
             return error
 
+    async def _judged(self, made: Round, registers: Sequence[str]) -> set[str]:
+        """Judge and keep what is served as the checkpoint of each register; return those of which it is sound.
+
+        Few at a time, since each may be as large as a note can be. Where too much is wrong, the rest is left.
+        """
+        sound = set[str]()
+        for begin in range(0, len(registers), _AT_ONCE):
+            some = registers[begin : begin + _AT_ONCE]
+            if len(made.findings) >= _MOST_WRONG:
+                made.troubles += (Trouble(register, _LEFT) for register in registers[begin:])
+                break
+            served = await together(self._checkpoint(register) for register in some)
+            for register, checkpoint in zip(some, served, strict=True):
+                with _told(made, register):
+                    self._judge_served(register, checkpoint)
+                    sound.add(register)
+        return sound
+
     async def _advance(
-        self, made: Round, register: str, before: Mapping[str, int], served: bytes | FetchError
+        self, made: Round, register: str, before: Mapping[str, int], sound: Collection[str]
     ) -> None:
-        """Bring a register up to the checkpoint that is served; add to the round what comes of it."""
-        with _told(made, register):
-            await self._follow(register, served)
+        """Bring a register of a sound checkpoint up to it; add to the round what comes of that."""
+        # So many more: those of unsound checkpoints keep no sound register from being read.
+        if register in sound and len(made.findings) >= 2 * _MOST_WRONG:
+            made.troubles.append(Trouble(register, _LEFT))
+        elif register in sound:
+            with _told(made, register):
+                await self._follow(register)
         head = self._state.mirror.heads().get(register)
         if head is not None and self._reads(register):
             root = base64.encode(head.root)
             made.followed.append(Followed(register, before.get(register, 0), head.size, root))
 
-    async def _follow(self, register: str, served: bytes | FetchError) -> None:
+    def _judge_served(self, register: str, served: bytes | FetchError) -> None:
+        """Judge and keep what is served as a checkpoint. Raises FoundError, or FetchError where it is away."""
         if isinstance(served, AbsentError):
             if register == GOVERNING and self._state.seen.latest(GOVERNING) is None:
                 raise UnavailableError(
                     served.url, f"{served.what}: no ledger is served here, or none that is sealed yet"
                 )
-            raise FoundError(_hidden(register, served))
+            raise FoundError(_hidden(register, served, self._state.seen.latest(register)))
         if isinstance(served, FetchError):
             raise served
-        opened = self._judge.judge(register, served)
+        self._judge.judge(register, served)
+
+    async def _follow(self, register: str) -> None:
         if not self._reads(register):
             return
+        kept = self._state.seen.latest(register)
+        assert kept is not None  # noqa: S101 - it was judged, and is not smaller than any before it
+        opened = self._judge.open(kept)
         governing_size = await self._follower.follow(register, opened)
         if governing_size is not None:
             index = self._state.size(register)
@@ -274,7 +306,9 @@ class Monitor:
         come as well: those entries are not sealed yet.
         """
         size = self._state.size(GOVERNING)
-        notes = {name: note for name in names[:_LOOKED_UP] if (note := await self._signed(name)) is not None}
+        some = names[:_LOOKED_UP]
+        served = zip(some, await together(self._signed(name) for name in some), strict=True)
+        notes = {name: note for name, note in served if note is not None}
         wrong = [name for name in names if name in notes or (listed[name] or 0) < size]
         if len(wrong) < len(names):
             made.remarks.append(f"{len(names) - len(wrong)} registers are listed that are still to be opened.")
@@ -354,18 +388,19 @@ def _told(made: Round, register: str) -> Iterator[None]:
         yield
     except FoundError as error:
         made.findings.append(error.finding)
-    except UnavailableError as error:
+    except (UnavailableError, OtherLedgerError) as error:
         made.troubles.append(Trouble(register, str(error)))
     except (AbsentError, UnfitError) as error:
         made.findings.append(_not_served(register, error))
 
 
-def _hidden(register: str, error: AbsentError) -> Finding:
+def _hidden(register: str, error: AbsentError, before: Seen | None) -> Finding:
     return Finding(
         Kind.HIDDEN,
         register,
         f"{error.url} is not there (404)",
         "every register that the governing register opens is served",
+        before=before.last if before else b"",
     )
 
 

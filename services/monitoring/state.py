@@ -171,6 +171,15 @@ class SeenCheckpoints:
         """Return the smallest checkpoint seen of more than `size` entries."""
         return self._first("register = ? AND size > ? ORDER BY size", (register, size))
 
+    def registers(self) -> Iterator[str]:
+        """Yield every register of which a checkpoint was seen, sorted by the bytes of its name."""
+        with self._translated():
+            (name,) = self._one("SELECT min(register) FROM seen")
+        while name is not None:
+            yield name
+            with self._translated():
+                (name,) = self._one("SELECT min(register) FROM seen WHERE register > ?", (name,))
+
     def _first(self, where: str, values: tuple[object, ...]) -> Seen | None:
         statement = f"SELECT register, size, first, last, at FROM seen WHERE {where} LIMIT 1"  # noqa: S608
         with self._translated():

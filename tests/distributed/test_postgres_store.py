@@ -37,6 +37,7 @@ from ledger.stores.memory import MemoryStore
 from ledger.stores.postgres import APPLICATION_ROLE, READER_ROLE, PostgresStore, migrate
 from ledger.stores.postgres import schema as postgres_schema
 from ledger.stores.postgres import store as postgres_module
+from ledger.stores.postgres.commits import copy_entries
 from services.local.postgres import Postgres
 from tests.support.batches import batch, entry, head_at, name_of, note_of
 
@@ -172,10 +173,9 @@ def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partit
     if role is not None:
         database = make_conninfo(database, options=f"-c role={role}")
     reached, go_on = threading.Event(), threading.Event()
-    copy = postgres_module.copy_entries
 
     def paused(*asked: object) -> None:
-        copy(*asked)  # type: ignore[arg-type]
+        copy_entries(*asked)  # type: ignore[arg-type]
         reached.set()
         go_on.wait(60)
 

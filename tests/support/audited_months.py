@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from ledger import canonical
 from ledger.admission import instant
 from ledger.governing import GOVERNING
 from ledger.ledger import Appended
@@ -32,6 +33,7 @@ from tests.support.audited import visit
 from tests.support.ledger_story import commit
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, EPOCH, REGISTER, decision, submission
 from tests.support.monitored import BEGAN, WITNESSED, Monitored, monitored
+from tests.support.records import correction, period_return, record_id
 
 SECOND: Final = f"{DEPARTMENT}/permanent-secretary"
 PROFILE: Final = shipped("daybook-strict")
@@ -60,6 +62,43 @@ class Months:
         with self.it.opened() as monitored_state, open_audit_state(monitored_state, self.it.policy) as state:
             write_report(path, state, result, PROFILE, lambda *_: nullcontext(lambda _: None))
         return path
+
+    def go_behind_a_return(self, day: date) -> None:
+        """File the return of June of one office, and go behind it on the days after.
+
+        Three decisions come a day later: in time, late, and one that is of July and so none of the return's. A
+        day after that a correction moves the first decision of the office out of June.
+        """
+        series, midday = _SERIES[REGISTER], datetime(day.year, day.month, day.day, 11, tzinfo=UTC)
+        entries = [each.partition(b"\n")[2] for each in self.it.entries(REGISTER)]
+        held = [canonical.parse(each) for each in entries]
+        of_june = [each["reference"]["number"] for each in held if each["decided_at"].startswith("2026-06")]
+        filed = period_return(
+            register=REGISTER,
+            period="2026-06",
+            series=series,
+            record_id=record_id(6_000),
+            count=len(of_june),
+            first=min(of_june),
+            last=max(of_june),
+        )
+        self.register(midday, REGISTER, [canonical.format(filed)])
+        top = max(each["reference"]["number"] for each in held)
+        added = [
+            decision(
+                6_000 + number,
+                reference={"number": top + number, "series": series},
+                decided_at=decided,
+                captured_at=decided,
+                title=f"Decision behind the return, {number}",
+                decision_type="policy",
+            )
+            for number, decided in enumerate(("2026-06-30", "2026-06-10", "2026-07-01"), 1)
+        ]
+        self.register(midday + timedelta(days=1), REGISTER, added)
+        first = next(each for each in entries if b'"decided_at":"2026-06' in each)
+        moved = canonical.format(correction(first, decided_at="2026-05-29"))
+        self.register(midday + timedelta(days=2), REGISTER, [moved])
 
     def register(self, day: datetime, register: str, records: list[bytes], ahead: int = 0) -> None:
         """Register records in one submission, the ledger's clock `ahead` by seconds; seal and anchor."""

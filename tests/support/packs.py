@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,6 +19,23 @@ from tests.support.vectors import VECTORS
 POLICY: Final = VECTORS / "policy"
 DISCLOSURE: Final = VECTORS / "disclosure.json"
 MADE_AT: Final = "2026-11-26T21:30:00Z"
+
+FINDINGS: Final = {
+    "ledger": "ledger.daybook.example",
+    "findings": [{"code": "silence", "register": "", "what": "Nothing was filed for a month.", "spans": []}],
+    "registers": [
+        {
+            "register": REGISTER,
+            "findings": [
+                {"code": "DET-01", "register": REGISTER, "what": "Registered late.", "spans": [[0, 2]]},
+                {"code": "DET-09", "register": REGISTER, "what": "About others.", "spans": [[1, 2]]},
+                {"code": "DET-12", "register": REGISTER, "what": "A <b>burst</b>.", "spans": [[3, 4], [6, 9]]},
+            ],
+        },
+        {"register": "other/office", "findings": [{"code": "DET-02", "spans": [[0, 9]]}]},
+    ],
+}
+"""Findings as an audit prints them: F/1 is about JS/1, F/2 about JS/2 and JS/4."""
 
 _CHOSEN: Final = (
     "anchored-at-a-smaller-size",
@@ -65,10 +83,13 @@ def chosen_receipts(folder: Path) -> Path:
 def make_packs(root: Path, receipts: Path, *options: str | Path) -> Packs:
     """Make all four packs by the command."""
     packs = Packs(root)
+    findings = root / "findings.json"
+    findings.write_text(json.dumps(FINDINGS))
     for out in (packs.folder, packs.zip):
         run(
             "evidence", "--register", REGISTER, "--receipts", receipts, "--policy", POLICY, "--out", out,
-            "--exhibit-prefix", "JS", "--date", MADE_AT, "--closed", DISCLOSURE, *options,
+            "--exhibit-prefix", "JS", "--date", MADE_AT, "--closed", DISCLOSURE, "--findings", findings,
+            *options,
         )  # fmt: skip
     return packs
 

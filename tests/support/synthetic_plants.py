@@ -54,6 +54,7 @@ def make_year(seed: int = 2024) -> Year:
         corrections,
         unwitnessed,
         silence,
+        amendments,
     ):
         plant(story)
     return story.register(at(date(YEAR + 1, 1, 13)))
@@ -254,6 +255,7 @@ def returns(story: Story) -> None:
         correction = story.correct(
             moved,
             at(after(_last_day(month), 12), 12),
+            "DET-01 DET-03",
             how="amendment",
             decided_at=instant(at(_last_day(month - 1), 10)),
         )
@@ -294,7 +296,7 @@ def stages(story: Story) -> None:
             stage(story, matter, "strategic", moments[0])
             stage(story, matter, "outline", moments[1], "DET-10=fail" if goes_on else "", outcome="fail")
             if goes_on:
-                stage(story, matter, "full", moments[2])
+                stage(story, matter, "full", moments[2], "DET-10=missing")
         early, late, _ = days()
         stage(story, f"order-{month}", "strategic", late)
         stage(story, f"order-{month}", "outline", early, "DET-11", registered=late + timedelta(hours=2))
@@ -496,6 +498,37 @@ def silence(story: Story) -> None:
             story.decide(office, moment, moment, finds if month == months[-1] else "")
     last = at(date(YEAR, 12, 18), 11)
     story.decide("chief-whip", last, last)
+
+
+def amendments(story: Story) -> None:
+    """DET-01: a late amendment; one in time is nothing, and a correction does not change when that was.
+
+    DET-10: an award that names no stage, behind one that failed.
+    """
+    for month in (2, 6, 10):
+        day = story.day(month, 1, 10)
+        for wait, finds in ((8, "DET-01"), (3, "")):
+            first = story.decide(MINISTER, at(day, 13), at(day, 14))
+            # Decided anew a week later: long after the witnesses had the first version.
+            anew = after(day, 5)
+            amended = story.correct(
+                first, at(after(anew, wait), 15), finds, how="amendment", decided_at=instant(at(anew, 13))
+            )
+            # The date had been a day off: that it was registered when it was stays as it is.
+            day_before = instant(at(anew, 13) - timedelta(days=1)) if not finds else instant(at(anew, 12.9))
+            again = "DET-01" if finds else ""
+            story.correct(amended, at(after(anew, wait + 9), 16), again, decided_at=day_before)
+        matter, moments = f"unnamed-{month}", [at(after(day, number), 9.5) for number in (1, 2, 3)]
+        stage(story, matter, "strategic", moments[0])
+        stage(story, matter, "outline", moments[1], "DET-10=fail", outcome="fail")
+        story.decide(
+            OFFICER,
+            moments[2],
+            moments[2] + timedelta(minutes=30),
+            "DET-10=missing",
+            decision_type="contract_award",
+            matter_id=matter,
+        )
 
 
 if __name__ == "__main__":

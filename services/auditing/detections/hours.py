@@ -22,14 +22,16 @@ def off_hours(
 ) -> tuple[Found, ...]:
     """Return the findings of one record that came late: each for one of its times that lies off hours wholly.
 
-    A registration counts only where both of its bounds lie off hours, on one side of any working time between.
+    A registration counts only where both of its bounds lie off hours, on one side of any working time between,
+    and may be compared.
     """
     rule = terms.profile.detections.off_hours
     if rule is None or not (late_registration or late_publication):
         return ()
     times: list[tuple[str, Partial, Severity, str]] = []
     before, after = case.bounds.not_before, case.bounds.not_after
-    if late_registration and before is not None and after is not None and case.index == case.first_index:
+    is_asked = late_registration and case.bounds.comparable and case.index == case.registered_index
+    if is_asked and before is not None and after is not None:
         times.append(("registered", Partial(before, after), Severity.LOW, "and late"))
     if case.record.publication is not None:
         how = "and late" if late_publication else "and the record was registered late"

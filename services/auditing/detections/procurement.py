@@ -15,6 +15,9 @@ from services.auditing.working_days import OutsideCalendarError, london_day
 CONTRACTS: Final = frozenset({"contract_approval", "contract_award", "spending_approval"})
 """The types of decisions that may be about an award."""
 
+MOST_ALIKE: Final = 20
+"""Contracts like one that are told pair by pair; of more, that there are more."""
+
 _APPROVALS: Final = frozenset({"contract_approval", "spending_approval"})
 _LEGAL_FORMS: Final = frozenset({"ltd", "limited", "plc", "llp", "inc", "co", "company", "uk", "the"})
 _TRADING_AS: Final = re.compile(r"\bt/a\b|\btrading as\b", re.IGNORECASE)
@@ -301,6 +304,24 @@ def duplicate_contract(terms: Terms, one: Contract, other: Contract) -> Found | 
         f"Entry {second.version_index} and entry {first.version_index} of {first.register} state the "
         "same supplier, "
         f"about the same value ({_money(second)} and {_money(first)}) and date, under two identifiers.",
+    )
+
+
+def many_alike(terms: Terms, contract: Contract) -> Found:
+    """DET-16: the finding for a record like which there are more than `MOST_ALIKE` others."""
+    inputs = {
+        "value": _money(contract),
+        "dated": shown(contract.latest),
+        "others_at_least": MOST_ALIKE + 1,
+    }
+    return terms.found(
+        "DET-16",
+        Severity.MEDIUM,
+        contract.register,
+        {contract.version_index},
+        inputs,
+        f"More than {MOST_ALIKE} other entries of the department state the supplier of entry "
+        f"{contract.version_index}, about its value ({inputs['value']}) and its date, under other identifiers.",
     )
 
 

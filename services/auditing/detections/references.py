@@ -9,9 +9,13 @@ from typing import Final
 from ledger.shapes import shown
 from services.auditing.detections.rules import Terms, many
 from services.auditing.found import Found, Severity
+from services.auditing.lateness import shown as shown_time
 
 MAX_GAPS: Final = 100
 """Gaps of one series that are told one by one; what is beyond is told in one finding."""
+
+_MOST_NAMED: Final = 10
+_MOST_REASON: Final = 1_000
 
 Run = tuple[int, int]
 """Numbers in a row, the first and the last."""
@@ -34,11 +38,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """Numbers that the latest version of a void covers, and the entry that says so."""
+    """Numbers that the latest version of a void covers, and the entry that says so, with its bounds."""
 
     index: int
     first: int
     last: int
+    reason: str
+    not_before: int | None
+    not_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,14 @@ def gaps(used: Iterable[Run], voids: Sequence[Void]) -> Iterator[Run]:
 
     `used` are disjoint and ascending.
     """
-    covered = merged((void.first, void.last) for void in voids)
+    yield from _without(_between(used), merged((void.first, void.last) for void in voids))
+
+
+def _between(used: Iterable[Run]) -> Iterator[Run]:
     last: int | None = None
     for run in used:
         if last is not None and run[0] > last + 1:
-            yield from _without((last + 1, run[0] - 1), covered)
+            yield last + 1, run[0] - 1
         last = run[1]
 
 
@@ -73,16 +83,22 @@ def merged(runs: Iterable[Run]) -> list[Run]:
     return found
 
 
-def _without(run: Run, covered: Sequence[Run]) -> Iterator[Run]:
-    first, last = run
-    for begin, end in covered:
-        if end < first or begin > last:
-            continue
-        if begin > first:
-            yield first, begin - 1
-        first = max(first, end + 1)
-    if first <= last:
-        yield first, last
+def _without(runs: Iterable[Run], covered: Iterable[Run]) -> Iterator[Run]:
+    """Yield what of `runs` is not covered. Both are disjoint and ascending, and each is read once."""
+    left = iter(covered)
+    cover = next(left, None)
+    for first, last in runs:
+        while cover is not None and cover[0] <= last:
+            begin, end = cover
+            if begin > first:
+                yield first, begin - 1
+            first = max(first, end + 1)
+            if end > last:
+                # It may cover some of the next run.
+                break
+            cover = next(left, None)
+        if first <= last:
+            yield first, last
 
 
 def gap(terms: Terms, series: Series, run: Run, neighbours: Neighbours) -> Found | None:
@@ -183,24 +199,41 @@ def void_ahead(terms: Terms, series: Series, void: Void, highest: int) -> Found 
     )
 
 
-def voided(terms: Terms, series: Series, void: Void) -> Found | None:
-    """Return the note that a void explains numbers which no decision has."""
-    if terms.profile.detections.series_gap is None:
+def voided(terms: Terms, series: Series, void: Void, used: Sequence[Run]) -> Found | None:
+    """Return the note that a void explains the numbers of it that no decision has, when it was seen, and why.
+
+    `used` are those of its numbers that decisions have, disjoint and ascending.
+    """
+    runs = list(_without([(void.first, void.last)], used))
+    if terms.profile.detections.series_gap is None or not runs:
         return None
-    count = void.last - void.first + 1
+    count = sum(last - first + 1 for first, last in runs)
+    named = [str(first) if first == last else f"{first} to {last}" for first, last in runs]
     inputs = {
         "series": shown(series.name),
         "what": "voided",
-        "first_voided": void.first,
-        "last_voided": void.last,
+        "numbers": ", ".join(named),
         "voided": count,
+        "void": void.index,
+        "reason": _in_one_line(void.reason),
+        "not_before": None if void.not_before is None else shown_time(void.not_before),
+        "not_after": None if void.not_after is None else shown_time(void.not_after),
     }
-    numbers = f"number {void.first}" if count == 1 else f"numbers {void.first} to {void.last}"
+    listed = ", ".join(named[:_MOST_NAMED]) + (", …" if len(named) > _MOST_NAMED else "")
+    seen = "no quorum of witnesses has seen it yet"
+    if void.not_after is not None:
+        seen = f"the witnesses had it by {shown_time(void.not_after)}"
     return terms.found(
         "DET-08",
         Severity.INFO,
         series.register,
         (void.index,),
         inputs,
-        f"Entry {void.index} voids {numbers} of {series.words}; the entry gives the reason.",
+        f"Entry {void.index} voids {'number' if count == 1 else 'numbers'} {listed} of {series.words}; {seen}. "
+        f"The reason that it gives: {shown(void.reason)}{'' if void.reason.endswith('.') else '.'}",
     )
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text as an input: in printable ASCII, all of it up to `_MOST_REASON` characters."""
+    return ascii(text)[1:-1][:_MOST_REASON]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final
@@ -26,6 +27,11 @@ _SEVERITIES: Final = {
     ReturnFindingKind.ADDED: Severity.HIGH,
     ReturnFindingKind.CHANGED: Severity.MEDIUM,
 }
+MAX_AFTER: Final = 100
+"""Entries after a return that one finding lists; its inputs say how many there are."""
+
+_MOST_NAMED: Final = 10
+
 MAX_MISSING: Final = 120
 """Periods of one series without a return that are told."""
 
@@ -34,26 +40,69 @@ MAX_EXPECTED: Final = 600
 
 
 def mismatches(terms: Terms, register: str, judged: JudgedReturn) -> Iterator[Found]:
-    """Yield a finding for each thing about a return that differs from the register."""
+    """Yield a finding for each thing that differs between a return and the register as it stood then."""
     if terms.profile.detections.return_missing is None:
         return
-    filed, counted = judged.filed, judged.counted
     for each in judged.findings:
-        inputs = {
-            "what": each.kind.value,
-            "series": filed.series,
-            "period_from": shown(filed.period.earliest),
-            "period_to": shown(filed.period.latest),
-            "stated_count": filed.count,
-            "stated_first": filed.first,
-            "stated_last": filed.last,
-            "counted": counted.count,
-            "counted_first": counted.first,
-            "counted_last": counted.last,
-            "return": filed.index,
-        }
+        inputs = {"what": each.kind.value, **_inputs(judged)}
         severity = _SEVERITIES[each.kind]
         yield terms.found("DET-09", severity, register, each.indices, inputs, each.sentence)
+
+
+def _inputs(judged: JudgedReturn) -> dict[str, object]:
+    filed, counted = judged.filed, judged.counted
+    return {
+        "series": filed.series,
+        "period_from": shown(filed.period.earliest),
+        "period_to": shown(filed.period.latest),
+        "stated_count": filed.count,
+        "stated_first": filed.first,
+        "stated_last": filed.last,
+        "counted": counted.count,
+        "counted_first": counted.first,
+        "counted_last": counted.last,
+        "return": filed.index,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came after a return and belongs into it, or left it: `count` entries, of which some are listed.
+
+    `kind` is ADDED or CHANGED, `indices` are the first of them and the last, ascending.
+    """
+
+    kind: ReturnFindingKind
+    count: int
+    indices: tuple[int, ...]
+
+
+def moved(terms: Terms, register: str, judged: JudgedReturn, of: Moved) -> Found | None:
+    """Return the one finding for all that came after a return in one way."""
+    if terms.profile.detections.return_missing is None or not of.count:
+        return None
+    inputs = {
+        "what": of.kind.value,
+        **_inputs(judged),
+        "entries_after": of.count,
+        "first_after": of.indices[0],
+        "last_entry": of.indices[-1],
+    }
+    listed = ", ".join(map(str, of.indices[:_MOST_NAMED]))
+    if of.count > _MOST_NAMED:
+        listed += f", … {of.indices[-1]}"
+    entries = f"{'Entry' if of.count == 1 else 'Entries'} {listed}"
+    if of.kind is ReturnFindingKind.ADDED:
+        what = "is a decision" if of.count == 1 else f"are {of.count:,} decisions"
+        sentence = f"{entries} {what} of the period, registered after the return at entry {judged.filed.index}."
+    else:
+        was = "was" if of.count == 1 else f"({of.count:,} in all) were"
+        sentence = (
+            f"{entries} {was} moved into or out of what the return at entry {judged.filed.index} counts, by "
+            f"{'a correction' if of.count == 1 else 'corrections'} after it."
+        )
+    indices = (judged.filed.index, *of.indices)
+    return terms.found("DET-09", _SEVERITIES[of.kind], register, indices, inputs, sentence)
 
 
 def late_return(

@@ -49,12 +49,14 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 "Take decided_at from the entry and not-before from the cosignatures of its "
                 "register; count the "
                 "working days between them in the calendar named in the inputs.",
+                version=3,
             ),
             _rule(
                 2,
                 "late capture",
                 ("a device that was broken or out of reach",),
                 "Compare decided_at and captured_at of the entry; both are the department's own claims.",
+                version=2,
             ),
             _rule(
                 3,
@@ -62,12 +64,14 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 ("legacy records that were brought in later",),
                 "List the entries of the series, or of the matter, in the order of the register, and "
                 "compare decided_at.",
+                version=3,
             ),
             _rule(
                 4,
                 "dated after it was registered",
                 ("a typing error in the date",),
                 "Compare decided_at of the entry with not-after of its register's cosignatures.",
+                version=3,
             ),
             _rule(
                 5,
@@ -90,6 +94,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 ),
                 "List the reference numbers of the series and the voids of them, as "
                 "docs/reference-voids.md says.",
+                version=2,
             ),
             _rule(
                 9,
@@ -97,12 +102,14 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 ("a return that came late", "a decision that was dated anew by a correction"),
                 "Count the decisions of the series in the period as at the return's index "
                 "(formats.md, section 16).",
+                version=2,
             ),
             _rule(
                 10,
                 "stage missing",
                 ("a scheme that was not in force yet", "a stage that is recorded in another matter or system"),
                 "List the entries of the matter with their stages, beside the scheme that the profile has.",
+                version=2,
             ),
             _rule(
                 11,
@@ -115,6 +122,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 "decision after award or start",
                 ("date fields that the department uses in another sense",),
                 "Compare decided_at with procurement.award_date and procurement.start_date of the entry.",
+                version=2,
             ),
             _rule(
                 13,
@@ -139,6 +147,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 "contract recorded twice",
                 ("two lots of one procurement that are alike",),
                 "Compare supplier, value, date and ocid of the two entries.",
+                version=2,
             ),
             _rule(
                 20,
@@ -146,12 +155,14 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 ("a batch job that the department has declared", "a backlog that was cleared at once"),
                 "Count the entries of the submitter and series, or the dates of publication, in the "
                 "window named.",
+                version=2,
             ),
             _rule(
                 21,
                 "off hours",
                 ("work in an emergency", "a job that runs at night"),
                 "Take the time named in the inputs to London time, and look for it in the calendar.",
+                version=2,
             ),
             _rule(
                 26,
@@ -177,6 +188,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 "silence",
                 ("a recess or an election", "an office that seldom decides", "an office that was closed"),
                 "List the last entries of the registers of the department with their not-after.",
+                version=2,
             ),
         )
     }
@@ -231,17 +243,21 @@ class Terms:
 class Case:
     """One full statement of a decision, as the detections of single records take it.
 
-    `bounds` and `accepted_at` are those of the entry of version 1: a correction does not change when the
-    decision was registered. `first_index` is the index of that entry, `index` that of this version.
+    `index` is the index of this version's entry, with `own_bounds`, and `first_index` that of version 1.
+    `bounds` and `accepted_at` are those of the entry at `registered_index`, which registered the decision as it
+    is dated here: version 1, since a correction does not change when a decision was registered; or the last
+    amendment that stated another date, which is a new decision.
     """
 
     register: str
     index: int
     first_index: int
+    registered_index: int
     record: Decision
     decided: Partial
     bounds: Bounds
     accepted_at: float
+    own_bounds: Bounds
 
 
 DAY: Final = 86_400

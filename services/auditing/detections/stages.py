@@ -54,27 +54,49 @@ def judge_matter(terms: Terms, matter: Matter) -> Iterator[Found]:
             places = {stage.code: place for place, stage in enumerate(scheme.stages)}
             records = [each for each in matter.records if (each.scheme, each.scheme_version) == key]
             known = [(places[each.code], each) for each in records if each.code in places]
-            yield from _missing(terms, matter, scheme, known)
-            yield from _without_authority(terms, matter, scheme, known)
+            gates = _gates(matter, scheme, known)
+            yield from _missing(terms, matter, scheme, known, gates)
+            yield from _without_authority(terms, matter, scheme, [*known, *gates])
             yield from _out_of_order(terms, matter, scheme, known)
 
 
+def _gates(
+    matter: Matter, scheme: StageScheme, known: Sequence[tuple[int, StageRecord]]
+) -> list[tuple[int, StageRecord]]:
+    """Return the decisions that approve or award without naming a stage.
+
+    They stand at the scheme's first stage that needs all before it.
+    """
+    gate = next((place for place, stage in enumerate(scheme.stages) if stage.needs_all_before), None)
+    if gate is None or not known:
+        return []
+    return [(gate, record) for record in matter.records if record.decides and record.code is None]
+
+
+def _is_done(record: StageRecord) -> bool:
+    """Tell whether a stage is behind the matter; one that failed is, if an authority let it go on."""
+    if record.outcome == "fail":
+        return record.has_authority
+    return record.outcome != "not_performed"
+
+
 def _missing(
-    terms: Terms, matter: Matter, scheme: StageScheme, known: Sequence[tuple[int, StageRecord]]
+    terms: Terms,
+    matter: Matter,
+    scheme: StageScheme,
+    known: Sequence[tuple[int, StageRecord]],
+    gates: Sequence[tuple[int, StageRecord]],
 ) -> Iterator[Found]:
     if terms.profile.detections.stage_missing is None:
         return
-    done = {place for place, record in known if record.outcome != "not_performed"}
-    needing = [(place, record) for place, record in known if scheme.stages[place].needs_all_before]
-    if not needing and known:
-        # A decision that approves or awards without naming its stage stands at the scheme's first such stage.
-        gate = next((place for place, stage in enumerate(scheme.stages) if stage.needs_all_before), None)
-        needing = [] if gate is None else [(gate, record) for record in matter.records if record.decides]
+    done = {place for place, record in known if _is_done(record)}
+    failed = {place for place, record in known if record.outcome == "fail"}
+    needing = [(place, record) for place, record in known if scheme.stages[place].needs_all_before] or gates
     if not needing:
         return
     place, record = max(needing, key=lambda each: each[0])
     lacking = [
-        stage.code
+        name_shown(stage.code) + (" (failed)" if earlier in failed else "")
         for earlier, stage in enumerate(scheme.stages[:place])
         if earlier not in done and not stage.may_be_skipped
     ]
@@ -85,7 +107,7 @@ def _missing(
         "scheme": f"{name_shown(scheme.scheme)}/{scheme.scheme_version}",
         "what": "missing",
         "stage": name_shown(scheme.stages[place].code),
-        "missing": ", ".join(name_shown(code) for code in lacking),
+        "missing": ", ".join(lacking),
         "missing_count": len(lacking),
     }
     yield terms.found(
@@ -96,7 +118,7 @@ def _missing(
         inputs,
         f"The matter {name_shown(matter.name)} has come to {name_shown(scheme.stages[place].code)}, and "
         f"{many(len(lacking), 'earlier stage')} of the scheme {name_shown(scheme.scheme)} "
-        f"{'is' if len(lacking) == 1 else 'are'} not recorded: {inputs['missing']}.",
+        f"{'is' if len(lacking) == 1 else 'are'} not recorded as passed: {inputs['missing']}.",
     )
 
 

@@ -9,7 +9,6 @@ from services.auditing.detections.bursts import BASELINE, HOUR, Burst, Tick, bur
 from services.auditing.detections.rules import MAX_INDICES, Case, Terms
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore
 
-_MINUTE = 60
 _MOST_KEPT = 10_000
 _PUBLISHED = "first publications"
 _UPDATED = "updates of what was published"
@@ -24,7 +23,7 @@ class CrowdMemory:
         rule = terms.profile.detections.burst
         self._width = 0 if rule is None else rule.minutes * 60
         self._groups: dict[tuple[int, str, int], int] = {}
-        # For each group and minute: count, late, migrated, first and last index.
+        # For each group and second: count, late, migrated, first and last index.
         self._counts: dict[tuple[int, int], list[int]] = {}
         self._open: dict[int, int] = {}
 
@@ -45,15 +44,14 @@ class CrowdMemory:
         late: bool,
         migrated: bool,
     ) -> None:
-        """Count a registration in the minute of its not-after."""
+        """Count a registration at its not-after."""
         key = register, submitter, series
         group = self._groups.get(key)
         if group is None:
             group = self._group(register, submitter, series)
-        minute = not_after // _MINUTE
-        counts = self._counts.get((group, minute))
+        counts = self._counts.get((group, not_after))
         if counts is None:
-            self._counts[group, minute] = [1, int(late), int(migrated), index, index]
+            self._counts[group, not_after] = [1, int(late), int(migrated), index, index]
             if len(self._counts) > _MOST_KEPT:
                 self.flush()
         else:
@@ -108,12 +106,9 @@ class CrowdMemory:
     def flush(self) -> None:
         """Write what is in memory only."""
         if self._counts:
-            rows = [
-                (group, minute * _MINUTE, minute * _MINUTE, *counts)
-                for (group, minute), counts in self._counts.items()
-            ]
-            for group, minute in self._counts:
-                self._opened(group, minute * _MINUTE)
+            rows = [(group, moment, moment, *counts) for (group, moment), counts in self._counts.items()]
+            for group, moment in self._counts:
+                self._opened(group, moment)
             self._store.write_all(
                 "INSERT INTO ticks VALUES (?, ?, ?, -1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "count = count + excluded.count, late = late + excluded.late, "
@@ -195,10 +190,10 @@ class CrowdMemory:
 
     def _indices(self, register: int, series: int, found: Burst) -> list[int]:
         first, last = min(tick.first for tick in found.ticks), max(tick.last for tick in found.ticks)
-        begin, end = found.ticks[0].latest, max(tick.latest for tick in found.ticks) + _MINUTE
+        begin, end = found.ticks[0].latest, max(tick.latest for tick in found.ticks)
         rows = self._store.rows(
             "SELECT place FROM statements NOT INDEXED WHERE place BETWEEN ? AND ? AND series = ? "
-            "AND before IS NULL AND not_after >= ? AND not_after < ? ORDER BY place LIMIT ?",
+            "AND before IS NULL AND not_after >= ? AND not_after <= ? ORDER BY place LIMIT ?",
             (
                 register << PLACE_BITS | first,
                 register << PLACE_BITS | last,

@@ -8,29 +8,37 @@ from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore
 
 
 class DocumentMemory:
-    """Every document by its digest, with the records that it is attached to."""
+    """Every document by its digest, with the records that it is attached to.
+
+    Those that something has been attached to since they were looked at are open.
+    """
 
     def __init__(self, store: FactStore, terms: Terms) -> None:
         self._store = store
         self._terms = terms
 
     def take(self, case: Case, register: int, submission: int) -> None:
-        """Keep the documents of a decision, and the findings about those that others have as well."""
+        """Keep the documents of a decision."""
         place = register << PLACE_BITS | case.index
         record = register << PLACE_BITS | case.first_index
         digests = {item.sha256 for item in case.record.evidence or () if item.sha256 is not None}
-        for digest in sorted(digests):
-            key = bytes.fromhex(digest)
-            self._store.write(
-                "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?)",
-                (key, record, place, register << PLACE_BITS | submission),
-            )
+        keys = [bytes.fromhex(digest) for digest in sorted(digests)]
+        self._store.write_all(
+            "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?)",
+            ((key, record, place, register << PLACE_BITS | submission) for key in keys),
+        )
+        self._store.write_all("INSERT OR IGNORE INTO open_documents VALUES (?)", ((key,) for key in keys))
+
+    def settle(self) -> None:
+        """Make the findings about open documents anew: each once, however many records it was attached to."""
+        for (key,) in self._store.rows("SELECT digest FROM open_documents ORDER BY digest").fetchall():
             rows = self._store.rows(
                 "SELECT record, place, submission FROM evidence WHERE digest = ? ORDER BY record LIMIT ?",
                 (key, MAX_INDICES + 1),
             ).fetchall()
             if len(rows) > 1:
-                self._find(digest, rows)
+                self._find(key.hex(), rows)
+        self._store.write("DELETE FROM open_documents")
 
     def _find(self, digest: str, rows: list[tuple[int, int, int]]) -> None:
         uses = [

@@ -8,6 +8,7 @@ from services.auditing.detections.lateness import Inversion
 from services.auditing.detections.rules import Case, Terms
 from services.auditing.detections.stages import Matter, StageRecord, judge_matter
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore
+from services.auditing.remembered.latest_dated import LatestDated
 
 _DECIDING = frozenset({"contract_approval", "contract_award"})
 _MOST_STAGES = 1_000
@@ -22,29 +23,26 @@ class MatterMemory:
         self._terms = terms
 
     def take(self, case: Case, register: int) -> Inversion | None:
-        """Keep what a decision says of its matter; return the entry of it that is dated later, if any."""
+        """Keep what a decision says of its matter; return the entry of it that it is behind, if any."""
         record = case.record
         name = matter_of(record)
         if name is None:
             return None
         place = register << PLACE_BITS | case.index
-        row = self._store.one(
-            "SELECT id, top, top_place FROM matters WHERE register = ? AND name = ?", (register, name)
-        )
+        row = self._store.one("SELECT id, tops FROM matters WHERE register = ? AND name = ?", (register, name))
         if row is None:
-            made = self._store.write(
-                "INSERT INTO matters VALUES (NULL, ?, ?, ?, ?, 0)",
-                (register, name, case.decided.earliest, place),
+            row = (
+                self._store.write("INSERT INTO matters VALUES (NULL, ?, ?, NULL, 0)", (register, name)),
+                None,
             )
-            row = made, None, None
-        matter, top, top_place = row
+        matter, text = row
+        tops, before = LatestDated(text), case.bounds.not_before
+        ahead = None if before is None else tops.known_by(before)
         inversion = None
-        if top is not None and top > case.decided.latest:
-            inversion = Inversion("matter", top_place & INDEX, top, 1)
-        if top is not None and case.decided.earliest > top:
-            self._store.write(
-                "UPDATE matters SET top = ?, top_place = ? WHERE id = ?", (case.decided.earliest, place, matter)
-            )
+        if before is not None and ahead is not None and ahead.dated > case.decided.latest:
+            inversion = Inversion("matter", ahead.place & INDEX, ahead.dated, ahead.not_after, 1)
+        if tops.add(case.decided.earliest, place, case.own_bounds):
+            self._store.write("UPDATE matters SET tops = ? WHERE id = ?", (tops.text, matter))
         if record.stage is not None or record.decision_type in _DECIDING:
             self._stage(case, register, matter)
         return inversion

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
 from ledger.records import ReturnFiled
 from ledger.values import Partial, partial
 from services.auditing.detections import returns
-from services.auditing.detections.rules import MAX_INDICES, Terms
+from services.auditing.detections.rules import Terms
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore, record_key
 from services.auditing.facts import Fact
-from services.auditing.remembered.after_returns import keep_after_return
+from services.auditing.remembered.after_returns import keep_after_return, moved_after
 from services.auditing.remembered.series import SeriesMemory, State
-from services.auditing.returns import Counted, Filed, JudgedReturn, Version, judge_counted
+from services.auditing.returns import Counted, Filed, judge_counted
 
 
 class ReturnsMemory:
@@ -108,31 +105,13 @@ class ReturnsMemory:
             filed.first,
             filed.last,
         )
-        judged: JudgedReturn = judge_counted(named, Counted(*counted), self._later(place, series_name, period))
+        judged = judge_counted(named, Counted(*counted))
         self._store.drop(register, "DET-09", f"return:{filed.index}:")
-        for number, found in enumerate(returns.mismatches(self._terms, name, judged)):
-            self._store.put(found, f"return:{filed.index}:{number:04}")
-
-    def _later(self, place: int, name: str, period: tuple[int, int, int]) -> Iterator[Version]:
-        """Yield all statements of the records that have one in the period and one after the return."""
-        records = self._store.rows(
-            "SELECT DISTINCT record FROM statements INDEXED BY statements_by_date WHERE series = ? "
-            "AND latest BETWEEN ? AND ? AND (place > ? OR next > ?) ORDER BY place LIMIT ?",
-            (*period, place, place, MAX_INDICES),
-        ).fetchall()
-        register = place >> PLACE_BITS
-        statements = chain.from_iterable(
-            self._store.rows(
-                "SELECT place, record, version, series, number, earliest, latest FROM statements "
-                "WHERE record = ? AND place >= ? AND place < ? LIMIT 1000",
-                (record, register << PLACE_BITS, register + 1 << PLACE_BITS),
-            )
-            for (record,) in records
-        )
-        for at, record, version, series, number, earliest, latest in sorted(statements):
-            # Of another series it counts as of none here.
-            named = name if series == period[0] else ""
-            yield Version(at & INDEX, record.hex(), version, named, number, Partial(earliest, latest))
+        after = moved_after(self._store, place, period, returns.MAX_AFTER)
+        moved = (returns.moved(self._terms, name, judged, each) for each in after)
+        for number, found in enumerate((*returns.mismatches(self._terms, name, judged), *moved)):
+            if found is not None:
+                self._store.put(found, f"return:{filed.index}:{number:04}")
 
     def _missing(self, now: int) -> None:
         rows = self._store.rows(

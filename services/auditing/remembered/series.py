@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.records import Decision, ReferenceVoided
+from ledger.timeline import Bounds
 from ledger.values import Partial
 from services.auditing.detections import references
 from services.auditing.detections.lateness import Inversion
 from services.auditing.detections.references import Neighbours, Series, Void
 from services.auditing.detections.rules import MAX_INDICES, Terms
 from services.auditing.fact_store import INDEX, PLACE_BITS, FactStore, record_key
+from services.auditing.remembered.latest_dated import LatestDated
 
 _MOST_KEPT: Final = 10_000
 _ENDS_IN_NUMBER: Final = re.compile(r"(.*?)([0-9]{1,12})", re.DOTALL)
@@ -20,14 +22,13 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(.*?)([0-9]{1,12})", re.DOTALL)
 
 @dataclass(slots=True)
 class State:
-    """A series as it is worked with: the run of numbers last added to, and the entry dated latest."""
+    """A series as it is worked with: the run of numbers last added to, and the entries dated latest."""
 
     id: int
     register: int
     first: int | None
     last: int | None
-    top: int | None
-    top_place: int | None
+    tops: LatestDated
     returned: int
     """The last second of the latest period for which there is a return; 0 where there is none."""
     ahead: int | None = None
@@ -35,26 +36,26 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class First:
-    """The first statement of a record: its place, and its entry's bounds and time."""
-
-    place: int
-    not_before: int | None
-    not_after: int | None
-    accepted_at: float
-
-
-@dataclass(frozen=True, slots=True)
 class Earlier:
-    """A version of a record, as the next one is compared with it."""
+    """A version of a record, as the next one is compared with it.
 
+    `first` is the place of the record's first version, `registered` that of the entry that registered the
+    decision as this version dates it; `not_before`, `not_after` and `accepted_at` are that entry's.
+    """
+
+    first: int
     place: int
     version: int
     series: int
     number: int
+    earliest: int
     latest: int
     answer: str | None
     corrections: int
+    registered: int
+    not_before: int | None
+    not_after: int | None
+    accepted_at: float
 
 
 class SeriesMemory:
@@ -83,16 +84,15 @@ class SeriesMemory:
             self.flush()
             self._states.clear()
         row = self._store.one(
-            "SELECT id, register, first, last, top, top_place, returned FROM series "
+            "SELECT id, register, first, last, tops, returned FROM series "
             "WHERE register = ? AND departmental = ? AND name = ?",
             key,
         )
         if row is None:
-            made = self._store.write(
-                "INSERT INTO series VALUES (NULL, ?, ?, ?, NULL, NULL, NULL, NULL, 0)", key
-            )
-            row = made, register, None, None, None, None, 0
-        found = self._states[key] = State(*row)
+            made = self._store.write("INSERT INTO series VALUES (NULL, ?, ?, ?, NULL, NULL, NULL, 0)", key)
+            row = made, register, None, None, None, 0
+        id_, of, first, last, tops, returned = row
+        found = self._states[key] = State(id_, of, first, last, LatestDated(tops), returned)
         if found.last is not None:
             found.ahead = self._ahead(found)
         return found
@@ -114,13 +114,14 @@ class SeriesMemory:
         store = self._store
         if self._statements:
             store.write_all(
-                "INSERT INTO statements VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._statements
+                "INSERT INTO statements VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self._statements,
             )
             self._statements.clear()
         for state in self._changed.values():
             store.write(
-                "UPDATE series SET first = ?, last = ?, top = ?, top_place = ?, returned = ? WHERE id = ?",
-                (state.first, state.last, state.top, state.top_place, state.returned, state.id),
+                "UPDATE series SET first = ?, last = ?, tops = ?, returned = ? WHERE id = ?",
+                (state.first, state.last, state.tops.text, state.returned, state.id),
             )
             if state.first is not None:
                 store.write(
@@ -132,19 +133,24 @@ class SeriesMemory:
 
     # Versions of a record
 
-    def first_and_last(self, register: int, record: bytes) -> tuple[First, Earlier] | None:
-        """Return the first and the last statement of a record; None without any."""
+    def last(self, register: int, record: bytes) -> Earlier | None:
+        """Return the last statement of a record; None without any."""
         self.flush()
         self._store.need("statements_by_record")
         within = record, register << PLACE_BITS, register + 1 << PLACE_BITS
-        where = "FROM statements WHERE record = ? AND place >= ? AND place < ? ORDER BY place"
-        first = self._store.one(f"SELECT place, not_before, not_after, accepted_at {where} LIMIT 1", within)
+        (first,) = self._store.one(
+            "SELECT min(place) FROM statements WHERE record = ? AND place >= ? AND place < ?", within
+        )
         if first is None:
             return None
         last = self._store.one(
-            f"SELECT place, version, series, number, latest, answer, corrections {where} DESC LIMIT 1", within
+            "SELECT s.place, s.version, s.series, s.number, s.earliest, s.latest, s.answer, s.corrections, "
+            "s.registered, r.not_before, r.not_after, r.accepted_at "
+            "FROM statements s JOIN statements r ON r.place = s.registered "
+            "WHERE s.record = ? AND s.place >= ? AND s.place < ? ORDER BY s.place DESC LIMIT 1",
+            within,
         )
-        return First(*first), Earlier(*last)
+        return Earlier(first, *last)
 
     def follow(self, earlier: Earlier, place: int) -> None:
         """Note that a statement is followed by the one at `place`."""
@@ -162,15 +168,15 @@ class SeriesMemory:
 
     # Order
 
-    def date(self, state: State, place: int, decided: Partial) -> None:
-        """Note the date of a statement of a series."""
-        if state.top is None or decided.earliest > state.top:
-            state.top, state.top_place = decided.earliest, place
+    def date(self, state: State, place: int, decided: Partial, bounds: Bounds) -> None:
+        """Note the date of a statement of a series, with its entry's own bounds."""
+        if state.tops.add(decided.earliest, place, bounds):
             self._changed[state.id] = state
 
-    def inversion(self, state: State, place: int, decided: Partial) -> Inversion | None:
-        """Return the entry dated latest among those before, if it is later than this one at any rate."""
-        if state.top is None or state.top_place is None or state.top <= decided.latest:
+    def inversion(self, state: State, place: int, decided: Partial, not_before: int) -> Inversion | None:
+        """Return the entry dated latest among those witnessed by then, if it is later than this at any rate."""
+        ahead = state.tops.known_by(not_before)
+        if ahead is None or ahead.dated <= decided.latest:
             return None
         rule = self._terms.profile.detections.back_dated
         count = 1
@@ -179,10 +185,10 @@ class SeriesMemory:
             self._store.need("statements_by_date")
             (count,) = self._store.one(
                 "SELECT count(*) FROM (SELECT 1 FROM statements INDEXED BY statements_by_date "
-                "WHERE series = ? AND latest > ? AND earliest > ? AND place < ? LIMIT ?)",
-                (state.id, decided.latest, decided.latest, place, rule.inversions),
+                "WHERE series = ? AND latest > ? AND earliest > ? AND place < ? AND not_after <= ? LIMIT ?)",
+                (state.id, decided.latest, decided.latest, place, not_before, rule.inversions),
             )
-        return Inversion("series", state.top_place & INDEX, state.top, count)
+        return Inversion("series", ahead.place & INDEX, ahead.dated, ahead.not_after, count)
 
     # Numbers
 
@@ -249,15 +255,15 @@ class SeriesMemory:
 
     # Voids
 
-    def void(self, register: int, place: int, record: ReferenceVoided) -> None:
-        """Note the latest version of a void."""
+    def void(self, register: int, place: int, record: ReferenceVoided, bounds: Bounds) -> None:
+        """Note the latest version of a void, with its entry's bounds."""
         self._store.write(
             "DELETE FROM voids WHERE record = ? AND series IN (SELECT id FROM series WHERE register = ?)",
             (record_key(record.record_id), register),
         )
         state = self.state(register, record.series)
         self._store.write(
-            "INSERT INTO voids VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO voids VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 state.id,
                 record_key(record.record_id),
@@ -265,14 +271,23 @@ class SeriesMemory:
                 record.first,
                 record.last,
                 int(record.taken_back is True),
+                record.reason,
+                bounds.not_before,
+                bounds.not_after,
             ),
         )
 
     def settle(self) -> None:
-        """Make the findings of gaps and voids anew, of every series that has more than one run, or a void."""
+        """Make the findings of gaps and voids anew, of every series that has more than one run, or a void.
+
+        Those of all others are dropped: a gap may have been filled, and a void may have gone to another series.
+        """
         self.flush()
         if self._terms.profile.detections.series_gap is None:
             return
+        for (register,) in self._store.rows("SELECT id FROM registers").fetchall():
+            self._store.drop(register, "DET-08", "gap:")
+            self._store.drop(register, "DET-08", "void:")
         rows = self._store.rows(
             "SELECT series FROM (SELECT series FROM runs_of_numbers GROUP BY series HAVING count(*) > 1 "
             "UNION SELECT series FROM voids) ORDER BY series"
@@ -282,13 +297,11 @@ class SeriesMemory:
 
     def _settle(self, id_: int) -> None:
         series = self._series(id_)
-        register = self._store.register(series.register)
-        self._store.drop(register, "DET-08", f"gap:{id_}:")
-        self._store.drop(register, "DET-08", f"void:{id_}:")
         voids = [
-            Void(place & INDEX, first, last)
-            for place, first, last in self._store.rows(
-                "SELECT place, first, last FROM voids WHERE series = ? AND NOT taken_back ORDER BY place",
+            Void(place & INDEX, *rest)
+            for place, *rest in self._store.rows(
+                "SELECT place, first, last, reason, not_before, not_after FROM voids "
+                "WHERE series = ? AND NOT taken_back ORDER BY place",
                 (id_,),
             )
         ]
@@ -306,23 +319,25 @@ class SeriesMemory:
                 self._store.put(found, f"gap:{id_}:{run[0]}")
         if more:
             self._store.put(references.more_gaps(self._terms, series, more, missing), f"gap:{id_}:more")
+        (highest,) = self._store.one("SELECT max(last) FROM runs_of_numbers WHERE series = ?", (id_,))
         for void in voids:
-            self._settle_void(series, id_, void)
+            self._settle_void(series, id_, void, highest or 0)
 
-    def _settle_void(self, series: Series, id_: int, void: Void) -> None:
+    def _settle_void(self, series: Series, id_: int, void: Void, highest: int) -> None:
         runs = self._store.rows(
             "SELECT max(first, ?2), min(last, ?3) FROM runs_of_numbers "
-            "WHERE series = ?1 AND first <= ?3 AND last >= ?2 ORDER BY first LIMIT 100",
+            "WHERE series = ?1 AND first <= ?3 AND last >= ?2 AND first >= coalesce("
+            # They are disjoint: of those that begin before the void, only the last may reach into it.
+            "(SELECT max(first) FROM runs_of_numbers WHERE series = ?1 AND first <= ?2), 0) ORDER BY first",
             (id_, void.first, void.last),
         ).fetchall()
-        (highest,) = self._store.one("SELECT max(last) FROM runs_of_numbers WHERE series = ?", (id_,))
-        found = [references.void_of_used(self._terms, series, void, run) for run in runs]
-        found.append(references.void_ahead(self._terms, series, void, highest or 0))
-        if sum(last - first + 1 for first, last in runs) < void.last - void.first + 1:
-            found.append(references.voided(self._terms, series, void))
+        used = runs[: references.MAX_GAPS]
+        found = [references.void_of_used(self._terms, series, void, run) for run in used]
+        found.append(references.void_ahead(self._terms, series, void, highest))
+        found.append(references.voided(self._terms, series, void, runs))
         for number, each in enumerate(found):
             if each is not None:
-                self._store.put(each, f"void:{id_}:{void.index}:{number}")
+                self._store.put(each, f"void:{id_}:{void.index}:{number:04}")
 
     def _neighbours(self, series: Series, id_: int, run: tuple[int, int]) -> Neighbours:
         if series.departmental:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -44,32 +44,18 @@ class Tick:
     label: str
 
 
-def fence(days: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the days to show, given days with their counts: all but those that are far from all others.
-
-    Far is three times the spread of the middle half below or above it, and 400 days at least: one record of
-    1950 shall not press all others into a line.
-    """
-    ordered = sorted(days)
-    low, high = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
-    reach = max(3 * (high - low), 400)
-    shown = [day for day, _ in ordered if low - reach <= day <= high + reach]
-    return shown[0], shown[-1]
-
-
-def _quantile(ordered: Sequence[tuple[int, int]], share: float) -> int:
-    wanted, counted = share * sum(count for _, count in ordered), 0
-    for day, count in ordered:
-        counted += count
-        if counted >= wanted:
-            return day
-    return ordered[-1][0]
+def within(days: Iterable[int], lowest: int, highest: int) -> tuple[int, int] | None:
+    """Return the first and the last of the days from `lowest` to `highest`; None where there is none."""
+    inside = [day for day in days if lowest <= day <= highest]
+    return (min(inside), max(inside)) if inside else None
 
 
 def widened(first: int, last: int, least: int = 14) -> tuple[int, int]:
-    """Return days with a margin, `least` days at the least."""
-    margin = max((last - first) // 40, (least - (last - first) + 1) // 2, 1)
-    return max(first - margin, 1), min(last + margin, date.max.toordinal())
+    """Return days with a margin: `least` days at the least, of which few are later, since they are to come."""
+    span = last - first
+    after = max(span // 80, 1)
+    before = max(span // 40, least - span - after, 1)
+    return max(first - before, 1), min(last + after, date.max.toordinal())
 
 
 def ticks(first: int, last: int) -> list[Tick]:

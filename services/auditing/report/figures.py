@@ -117,9 +117,25 @@ class Figures:
         return sum(self.totals.values())
 
 
+@dataclass(frozen=True, slots=True)
+class PackedTally:
+    """What a tally has counted, as plain lists, to be kept."""
+
+    registers: list[tuple[str, Timing, int]]
+    months: list[tuple[int, Timing, int]]
+    cells: list[tuple[int, int, Timing, int, int]]
+    shift: int
+    unplaced: int
+    at_least: list[tuple[int | None, int]]
+    at_most: list[tuple[int | None, int]]
+    registers_after: list[tuple[str, AfterReturnKind, int]]
+    months_after: list[tuple[int, int]]
+    at_least_after: list[tuple[int | None, int]]
+
+
 @dataclass(slots=True)
 class Tally:
-    """Counts decisions one by one. What comes of it does not depend on their order."""
+    """Counts decisions one by one. What comes of it does not depend on their order, nor how it was divided."""
 
     _registers: defaultdict[str, Counter[Timing]] = field(default_factory=lambda: defaultdict(Counter))
     _months: defaultdict[int, Counter[Timing]] = field(default_factory=lambda: defaultdict(Counter))
@@ -171,6 +187,50 @@ class Tally:
     def _widen(self) -> None:
         self._cells, self._cells_after = _wider(self._cells), _wider(self._cells_after)
         self._shift += 1
+
+    def packed(self) -> PackedTally:
+        """Return what was counted by now, to be kept."""
+        return PackedTally(
+            [(name, kind, count) for name, counts in self._registers.items() for kind, count in counts.items()],
+            [(month, kind, count) for month, counts in self._months.items() for kind, count in counts.items()],
+            [(*cell, count, self._cells_after[cell]) for cell, count in self._cells.items()],
+            self._shift,
+            self._unplaced,
+            list(self._at_least.items()),
+            list(self._at_most.items()),
+            [(name, kind, count) for name, counts in self._after.items() for kind, count in counts.items()],
+            list(self._months_after.items()),
+            list(self._at_least_after.items()),
+        )
+
+    def merge(self, packed: PackedTally) -> None:
+        """Add what another tally has counted."""
+        for name, kind, count in packed.registers:
+            self._registers[name][kind] += count
+        for month, kind, count in packed.months:
+            self._months[month][kind] += count
+        for name, after, count in packed.registers_after:
+            self._after[name][after] += count
+        for counter, counts in (
+            (self._at_least, packed.at_least),
+            (self._at_most, packed.at_most),
+            (self._at_least_after, packed.at_least_after),
+        ):
+            for place, count in counts:
+                counter[place] += count
+        for month, count in packed.months_after:
+            self._months_after[month] += count
+        self._unplaced += packed.unplaced
+        while self._shift < packed.shift:
+            self._widen()
+        wider = self._shift - packed.shift
+        for decided, registered, kind, count, count_after in packed.cells:
+            cell = decided >> wider, registered >> wider, kind
+            self._cells[cell] += count
+            if count_after:
+                self._cells_after[cell] += count_after
+        while len(self._cells) > MAX_CELLS:
+            self._widen()
 
     def figures(self) -> Figures:
         """Return what was counted by now."""

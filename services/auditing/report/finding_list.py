@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from services.auditing.found import Severity
+from services.auditing.report.exhibits import Exhibit, Place, exhibit_table, linked
+from services.auditing.report.finding_choice import SPANS, Numbered, Told, gravest_first, told
 from services.auditing.report.markup import Markup, cut, join, tag, timed
 from services.auditing.report.tables import facts, listed, table
-from services.auditing.report.words import SEVERITIES, SOURCES, name_of, time_in_words
+from services.auditing.report.words import SEVERITIES, SOURCES, many, name_of, time_in_words
 from services.auditing.results import AuditFinding, AuditResult
-
-MAX_OF_A_KIND: Final = 40
-"""Findings of one code that a report tells; the others are counted."""
-
-MAX_TOLD: Final = 400
-"""Findings that a report tells in all."""
 
 _TEXT: Final = 2_000
 _INPUT: Final = 600
 _INPUTS: Final = 24
-_SPANS: Final = 12
 
 Link = Callable[[str], str]
 """Gives the address of a file of evidence, as the page has it, from its path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """A finding with the name by which this report calls it."""
-
-    name: str
-    finding: AuditFinding
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """The findings that a report tells, in order, and how many of each code it does not."""
-
-    numbered: tuple[Numbered, ...]
-    left: Counter[str]
-
-
-def told(result: AuditResult) -> Told:
-    """Choose what a report tells, the gravest first."""
-    ordered = sorted(result.all_findings(), key=_order)
-    seen: Counter[str] = Counter()
-    numbered: list[Numbered] = []
-    left = Counter(dict(result.more))
-    for finding in ordered:
-        seen[finding.code] += 1
-        if seen[finding.code] <= MAX_OF_A_KIND and len(numbered) < MAX_TOLD:
-            numbered.append(Numbered(f"F{len(numbered) + 1}", finding))
-        else:
-            left[finding.code] += 1
-    return Told(tuple(numbered), left)
-
-
-def _order(finding: AuditFinding) -> tuple[bool, int, str, str, tuple[int, int], str]:
-    first = finding.spans[0] if finding.spans else (-1, -1)
-    return (
-        not finding.is_failure,
-        -finding.severity.rank,
-        finding.code,
-        finding.register,
-        first,
-        finding.what,
-    )
-
-
 def counted(result: AuditResult) -> Markup:
     """Return the table of what was found, by kind."""
     groups: dict[str, list[AuditFinding]] = {}
-    for finding in sorted(result.all_findings(), key=_order):
+    for finding in sorted(result.all_findings(), key=gravest_first):
         groups.setdefault(finding.code, []).append(finding)
     rows = []
     for code, found in groups.items():
@@ -96,18 +47,31 @@ def counted(result: AuditResult) -> Markup:
     return table("What was found, by kind", ("Kind", "Severity", "Found", "New"), rows)
 
 
-def finding_list(result: AuditResult, link: Link) -> Markup:
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a finding's links lead: `file` gives the address of a file, `exhibits` are those of the page."""
+
+    file: Link
+    exhibits: Mapping[Place, Exhibit]
+
+
+def finding_list(result: AuditResult, links: Links) -> Markup:
     """Return the findings: by severity under headings of the third level, by kind under those of the fourth."""
     chosen = told(result)
     groups = groupby(chosen.numbered, key=lambda each: (each.finding.is_failure, each.finding.severity))
-    parts = [_group(severity, list(group), link, result.previous is None) for (_, severity), group in groups]
-    return join([tag("p", _EXHIBITS), tag("pre", _PACKING), *parts, _left(chosen)])
+    parts = [_group(severity, list(group), links, result.previous is None) for (_, severity), group in groups]
+    exhibits = exhibit_table(links.exhibits, chosen.numbered)
+    if exhibits:
+        exhibits = join([tag("h3", "Exhibits", id="exhibits"), exhibits])
+    return join([tag("p", _EXHIBITS), tag("pre", _PACKING), *parts, _left(chosen), exhibits])
 
 
 _EXHIBITS: Final = (
-    "Findings are numbered F1, F2 and so on, for this report only. Links under “Exhibit” lead to files in "
-    "the folder “evidence” of the auditor's state, so keep this page where it is beside that. The entries "
-    "that a finding names can be packed, with all that proves them, for others to verify:"
+    "Findings are numbered F1, F2 and so on, for this report only, and so are the exhibits: E1, E2 and so on "
+    "are the entries that findings name. The number of an entry leads to its exhibit, in the table after the "
+    "findings. Links under “Evidence” lead to files in the folder “evidence” of the auditor's state, so keep "
+    "this page where it is beside that. Exhibits can be packed, with all that proves them, for others to "
+    "verify:"
 )
 _PACKING: Final = (
     "daybook evidence --register REGISTER --select index=FIRST..LAST --state STATE --policy YOUR_POLICY "
@@ -116,14 +80,14 @@ _PACKING: Final = (
 _MORE: Final = "the command daybook audit with --json lists up to 1,000 of each kind"
 
 
-def _group(severity: Severity, numbered: Sequence[Numbered], link: Link, is_first: bool) -> Markup:
+def _group(severity: Severity, numbered: Sequence[Numbered], links: Links, is_first: bool) -> Markup:
     is_failure = numbered[0].finding.is_failure
     title = "Integrity failures" if is_failure else f"Severity: {SEVERITIES[severity].lower()}"
     kinds = groupby(numbered, key=lambda each: each.finding.code)
     return tag(
         "section",
         tag("h3", f"{title} ({len(numbered):,})"),
-        *(_kind(code, list(group), link, is_first) for code, group in kinds),
+        *(_kind(code, list(group), links, is_first) for code, group in kinds),
         class_="failure" if is_failure else severity.value,
     )
 
@@ -144,7 +108,7 @@ def _left(chosen: Told) -> Markup | str:
     )
 
 
-def _kind(code: str, numbered: Sequence[Numbered], link: Link, is_first: bool) -> Markup:
+def _kind(code: str, numbered: Sequence[Numbered], links: Links, is_first: bool) -> Markup:
     """Return the findings of one kind: what is the same for all of them first, and once."""
     findings = [each.finding for each in numbered]
     shared = _Shared.of(findings)
@@ -160,7 +124,7 @@ def _kind(code: str, numbered: Sequence[Numbered], link: Link, is_first: bool) -
                 ("Made from", _inputs(shared.inputs)),
             ]
         ),
-        *(_finding(each, shared, link, is_first) for each in numbered),
+        *(_finding(each, shared, links, is_first) for each in numbered),
     )
 
 
@@ -189,20 +153,20 @@ class _Shared:
         )
 
 
-def _finding(numbered: Numbered, shared: _Shared, link: Link, is_first: bool) -> Markup:
+def _finding(numbered: Numbered, shared: _Shared, links: Links, is_first: bool) -> Markup:
     finding = numbered.finding
     inputs = {name: value for name, value in finding.inputs.items() if name not in shared.inputs}
     new = tag("span", "new", class_="new") if finding.is_new and not is_first else ""
     return tag(
         "article",
-        tag("h5", f"{numbered.name}. {_about(finding)} ", new),
+        tag("h5", f"{numbered.name}. ", _about(finding, links), " ", new),
         tag("p", _sentence(finding.what)),
         facts(
             [
                 ("Should be", "" if shared.expected else _sentence(finding.expected)),
                 ("Innocent causes", "" if shared.innocent else _causes(finding.innocent)),
                 ("First seen", "" if finding.is_new else time_in_words(finding.since)),
-                ("Exhibit", _exhibit(finding, link)),
+                ("Evidence", _evidence(finding, links)),
                 ("To check again", "" if shared.recheck else _recheck(finding.recheck)),
                 ("Made from", _inputs(inputs)),
             ]
@@ -211,14 +175,19 @@ def _finding(numbered: Numbered, shared: _Shared, link: Link, is_first: bool) ->
     )
 
 
-def _about(finding: AuditFinding) -> str:
+def _about(finding: AuditFinding, links: Links) -> Markup | str:
     register = cut(finding.register, _INPUT) or "the ledger as a whole"
-    spans = [f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in finding.spans[:_SPANS]]
-    if not spans:
+    if not finding.spans:
         return f"{register[:1].upper()}{register[1:]}" if not finding.register else register
-    more = finding.count - sum(b - a + 1 for a, b in finding.spans[:_SPANS])
-    listed_spans = ", ".join(spans) + (f" and {more:,} more" if more > 0 else "")
-    return f"{'Entry' if finding.count == 1 else 'Entries'} {listed_spans} of {register}"
+    spans = finding.spans[:SPANS]
+
+    def at(index: int) -> str:
+        return linked(links.exhibits, finding.register, index)
+
+    told_spans = join((at(a) if a == b else join([at(a), " to ", at(b)]) for a, b in spans), ", ")
+    left = finding.count - sum(b - a + 1 for a, b in spans)
+    more = f" and {left:,} more" if left > 0 else ""
+    return join(["Entry " if finding.count == 1 else "Entries ", told_spans, more, f" of {register}"])
 
 
 def _sentence(text: str) -> Markup | str:
@@ -232,7 +201,7 @@ def _causes(innocent: Sequence[str]) -> str:
     return cut("; ".join(innocent), _TEXT)
 
 
-def _exhibit(finding: AuditFinding, link: Link) -> Markup | str:
+def _evidence(finding: AuditFinding, links: Links) -> Markup | str:
     if not finding.evidence:
         return ""
     name = finding.evidence.replace("\\", "/").rpartition("/")[2]
@@ -241,7 +210,9 @@ def _exhibit(finding: AuditFinding, link: Link) -> Markup | str:
         if finding.is_proof
         else "it keeps what was served, and is no proof by itself"
     )
-    return join([tag("a", cut(name, _INPUT), href=link(finding.evidence)), f" ({said})"])
+    if finding.evidence_id:
+        said = f"its entries with their hashes: the line with the id {cut(finding.evidence_id, _INPUT)}"
+    return join([tag("a", cut(name, _INPUT), href=links.file(finding.evidence)), f" ({said})"])
 
 
 def _recheck(text: str) -> Markup | str:
@@ -265,14 +236,34 @@ def _worded(name: str) -> str:
 
 
 def weighed(result: AuditResult) -> str:
-    """Return in a sentence what was found beside integrity failures."""
-    failures = {each.code for each in result.all_findings() if each.is_failure}
-    count = sum(not each.is_failure for each in result.all_findings())
-    count += sum(more for code, more in result.more.items() if code not in failures)
-    beside = "Beside the integrity failures, " if failures else ""
-    if not count:
-        return f"{beside or 'Beside that, '}nothing was found that somebody should look at."
-    ask = "finding asks" if count == 1 else "findings ask"
-    rest = "A finding is no accusation; innocent causes that are known stand beside it."
+    """Return in a sentence what was found beside integrity failures: what asks for attention, and what not."""
+    asking, informing = _asking(result)
+    beside = "Beside the integrity failures, " if any(each.is_failure for each in result.all_findings()) else ""
+    are = "is" if informing == 1 else "are"
+    if not asking:
+        nothing = f"{beside or 'Beside that, '}nothing was found that somebody should look at."
+        return f"{nothing} {many(informing, 'finding')} {are} for information only." if informing else nothing
+    ask = "finding asks" if asking == 1 else "findings ask"
     none = "" if beside else ", and none is an integrity failure"
-    return f"{beside}{count:,} {ask} for somebody's attention{none}. {rest}"
+    further = f" {informing:,} more {are} for information only." if informing else ""
+    rest = "A finding is no accusation; innocent causes that are known stand beside it."
+    return f"{beside}{asking:,} {ask} for somebody's attention{none}.{further} {rest}"
+
+
+def _asking(result: AuditResult) -> tuple[int, int]:
+    """Return how many findings beside integrity failures ask for attention, and how many are to inform only.
+
+    Those that are counted only are taken to be as grave as the gravest that is told of their kind.
+    """
+    findings = result.all_findings()
+    asking = sum(not each.is_failure and each.severity is not Severity.INFO for each in findings)
+    informing = sum(not each.is_failure and each.severity is Severity.INFO for each in findings)
+    failures = {each.code for each in findings if each.is_failure}
+    grave = {each.code for each in findings if each.severity is not Severity.INFO}
+    told = {each.code for each in findings}
+    for code, more in result.more.items():
+        if code in told - grave - failures:
+            informing += more
+        elif code not in failures:
+            asking += more
+    return asking, informing

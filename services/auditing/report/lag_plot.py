@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from services.auditing.report.figures import Figures, lag_names
-from services.auditing.report.marks import AFTER_RETURN_NAME
 from services.auditing.report.markup import Markup, tag
 from services.auditing.report.words import many
 
@@ -44,7 +43,7 @@ def histogram(figures: Figures) -> Markup:
     )
     hollow = ""
     if sum(count for place, count in figures.at_least_after_return.items() if place is not None):
-        hollow = f" The hollow part at the foot of a bar counts those {AFTER_RETURN_NAME}."
+        hollow = " The hollow part at the foot of a bar counts those that were added or changed after a return."
     return tag(
         "figure",
         tag(

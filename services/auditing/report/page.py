@@ -7,16 +7,18 @@ audit gives the same bytes.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from services.auditing.report import texts
+from services.auditing.report.exhibits import Exhibit, Place
 from services.auditing.report.figures import Figures
-from services.auditing.report.finding_list import Link, counted, finding_list, weighed
+from services.auditing.report.finding_list import Link, Links, counted, finding_list, weighed
 from services.auditing.report.lag_plot import histogram
 from services.auditing.report.markup import Markup, cut, join, tag, timed
 from services.auditing.report.registers import counts_table, kept_told, promises_told, register_sections
@@ -37,6 +39,7 @@ from services.auditing.results import AuditResult, Standing
 
 _SENTENCE: Final = 2_000
 _MOST_SENTENCES: Final = 200
+_NO_EXHIBITS: Final[Mapping[Place, Exhibit]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,14 @@ class Basis:
     figures: Figures
 
 
-def report_page(result: AuditResult, basis: Basis | None, link: Link) -> bytes:
-    """Return the report as UTF-8; `basis` is None where no decision was judged."""
-    parts = list(_parts(result, basis, link))
+def report_page(
+    result: AuditResult, basis: Basis | None, link: Link, exhibits: Mapping[Place, Exhibit] = _NO_EXHIBITS
+) -> bytes:
+    """Return the report as UTF-8; `basis` is None where no decision was judged.
+
+    `exhibits` are entries that findings name, in the order in which they are listed.
+    """
+    parts = list(_parts(result, basis, Links(link, exhibits)))
     contents = tag(
         "nav",
         tag("h2", "Contents", id="contents"),
@@ -110,7 +118,7 @@ def _head(result: AuditResult) -> Iterator[Markup]:
     yield tag("p", f"{time_in_words(result.begun)}; {visit}.")
 
 
-def _parts(result: AuditResult, basis: Basis | None, link: Link) -> Iterator[tuple[str, str, Markup]]:
+def _parts(result: AuditResult, basis: Basis | None, links: Links) -> Iterator[tuple[str, str, Markup]]:
     """Yield the parts of the page: the name of their anchor, their title, and what is in them."""
     yield "verdict", "Verdict", join(_verdict(result, basis))
     yield "numbers", "The registers in numbers", join(_numbers(result))
@@ -121,7 +129,7 @@ def _parts(result: AuditResult, basis: Basis | None, link: Link) -> Iterator[tup
         "findings",
         "What was found",
         join(
-            [counted(result), finding_list(result, link)]
+            [counted(result), finding_list(result, links)]
             if _has_any(result)
             else [tag("p", "Nothing was found.")]
         ),

@@ -38,7 +38,7 @@ def counts_table(result: AuditResult) -> Markup:
         for each in told
     ]
     total = (
-        f"All {len(result.registers):,} registers",
+        "In all" if len(result.registers) == 1 else f"All {len(result.registers):,} registers",
         "",
         f"{sum(each.size for each in result.registers):,}",
         f"{sum(each.added for each in result.registers):,}",

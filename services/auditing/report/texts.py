@@ -63,6 +63,7 @@ GLOSSARY: Final = (
         "Return",
         "A department's statement of how many decisions an office has made in a period, and which numbers.",
     ),
-    ("Exhibit", "A file that keeps what a finding rests on, in the folder “evidence” of the auditor's state."),
+    ("Exhibit", "An entry that a finding names, with its hash: packed with its proofs it can be verified."),
+    ("Evidence", "A file that keeps what a finding rests on, in the folder “evidence” of the auditor's state."),
 )
 """The words that a reader meets."""

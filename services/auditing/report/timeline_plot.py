@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Final
 
-from services.auditing.report.axes import Axis, fence, ticks, widened
+from services.auditing.report.axes import Axis, ticks, widened, within
 from services.auditing.report.figures import FIRST_DAY, LAST_DAY, Cell, Figures, Timing
 from services.auditing.report.marks import (
     AFTER_RETURN,
@@ -23,7 +23,7 @@ from services.auditing.report.words import day_in_words, many
 
 _WIDTH: Final = 760
 _HEIGHT: Final = 470
-_LEFT, _RIGHT, _TOP, _BOTTOM = 116, 744, 16, 408
+_LEFT, _RIGHT, _TOP, _BOTTOM = 124, 744, 16, 408
 
 _RADII: Final = ((1, 3.4), (10, 4.6), (100, 6.0), (1_000, 7.6))
 """From how many decisions on a mark has which radius."""
@@ -41,6 +41,18 @@ _PLACES: Final[Mapping[Timing, tuple[float, float]]] = {
     Timing.IMPOSSIBLE: (0.0, -0.33),
 }
 """Where in its span of days a class has its mark, so that the classes of one span stand side by side."""
+
+_PLACE: Final = 8
+"""Units of the plot within which marks of different classes would cover each other."""
+
+_ASIDE: Final = 24
+"""Units of the plot that such marks share."""
+
+_TO_COME: Final = 366
+"""Days after the last registration up to which a day of decision has its place; later ones are absurd."""
+
+_LEAST_LINE: Final = 24
+"""Units of the plot that the line of the same day has on each side at the least, or it is left out."""
 
 
 def timeline(figures: Figures) -> Markup:
@@ -70,30 +82,43 @@ def timeline(figures: Figures) -> Markup:
             role="region",
             aria_label="Timeline of decisions, drawn",
         ),
-        _legend(figures),
+        _legend(figures, has_line=_same_day(across, up) is not None),
         tag("figcaption", " ".join(_caption(figures, across, up))),
     )
 
 
 def _axes(figures: Figures) -> tuple[Axis, Axis]:
-    decided, registered = Counter[int](), Counter[int]()
-    for cell in figures.cells:
-        decided[cell.decided] += cell.count
-        registered[cell.registered] += cell.count
-    across = widened(*_within(*fence(list(decided.items())), figures.span))
-    up = widened(*_within(*fence(list(registered.items())), figures.span))
+    """Return the axes: of all days but those that no decision of such a ledger can have.
+
+    Whatever is late has its place on them, and its mark: how few there are of it is no reason to leave it out.
+    """
+    registered = [cell.registered for cell in figures.cells]
+    shown = within(registered, FIRST_DAY + 1, LAST_DAY - figures.span) or (min(registered), max(registered))
+    decided = [cell.decided for cell in figures.cells]
+    ends = within(decided, FIRST_DAY + 1, shown[1] + figures.span + _TO_COME) or (min(decided), max(decided))
+    across, up = (widened(*_whole(*each, figures.span)) for each in (ends, shown))
     return Axis(*across, _LEFT, _RIGHT), Axis(*up, _BOTTOM, _TOP)
 
 
-def _within(first: int, last: int, span: int) -> tuple[int, int]:
+def _whole(first: int, last: int, span: int) -> tuple[int, int]:
     return max(first, FIRST_DAY), min(last + span - 1, LAST_DAY)
+
+
+def _same_day(across: Axis, up: Axis) -> tuple[float, float, float, float] | None:
+    """Return the ends of the line on which decisions stand that were registered on their day; None for none."""
+    begin, end = max(across.first, up.first), min(across.last, up.last)
+    if (end - begin) * min(across.scale, -up.scale) < _LEAST_LINE:
+        return None
+    return across.at(begin), up.at(begin), across.at(end), up.at(end)
 
 
 def _frame(across: Axis, up: Axis) -> Iterator[Markup]:
     for tick in ticks(across.first, across.last):
         x = f"{across.at(tick.day):.1f}"
         yield tag("line", x1=x, x2=x, y1=str(_TOP), y2=str(_BOTTOM), class_="grid")
-        yield tag("text", tick.label, x=x, y=str(_BOTTOM + 20), text_anchor="middle")
+        # Within the drawing, however near to its edge a day is.
+        place = f"{min(across.at(tick.day), _WIDTH - 36):.1f}"
+        yield tag("text", tick.label, x=place, y=str(_BOTTOM + 20), text_anchor="middle")
     for tick in ticks(up.first, up.last):
         y = up.at(tick.day)
         yield tag("line", x1=str(_LEFT), x2=str(_RIGHT), y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
@@ -119,21 +144,28 @@ def _frame(across: Axis, up: Axis) -> Iterator[Markup]:
         class_="name",
     )
     # Registered on the day of decision: what is late stands above.
-    begin, end = max(across.first, up.first), min(across.last, up.last)
-    if begin < end:
-        corners = f"M{across.at(begin):.1f} {up.at(begin):.1f}L{across.at(end):.1f} {up.at(end):.1f}"
-        yield tag("path", d=corners, class_="same-day")
+    line = _same_day(across, up)
+    if line is not None:
+        yield tag("path", d="M{:.1f} {:.1f}L{:.1f} {:.1f}".format(*line), class_="same-day")
 
 
 def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
     paths: dict[Timing, list[str]] = {each: [] for each in MARKS}
     around: list[str] = []
     middle = (figures.span - 1) / 2
-    for cell in figures.cells:
-        aside, above = _PLACES[cell.timing] if figures.span > 1 else (0.0, 0.0)
-        x = across.at(cell.decided + middle) + aside * figures.span * across.scale
+    points = [(across.at(cell.decided + middle), up.at(cell.registered + middle)) for cell in figures.cells]
+    classes: dict[tuple[int, int], set[Timing]] = {}
+    for cell, (x, y) in zip(figures.cells, points, strict=True):
+        classes.setdefault(_place(x, y), set()).add(cell.timing)
+    for cell, (x, y) in zip(figures.cells, points, strict=True):
+        aside, above = _PLACES[cell.timing]
+        if figures.span > 1:
+            x += aside * figures.span * across.scale
+            y += above * figures.span * up.scale
+        elif len(classes[_place(x, y)]) > 1:
+            x += aside * _ASIDE
+            y -= above * _ASIDE
         x = min(max(x, _LEFT), _RIGHT)
-        y = up.at(cell.registered + middle) + above * figures.span * up.scale
         radius = max(radius for least, radius in _radii(figures) if cell.count >= least)
         paths[cell.timing].append(MARKS[cell.timing].path(x, y, radius))
         if cell.after_return:
@@ -144,11 +176,15 @@ def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
         yield drawn_around("".join(around))
 
 
+def _place(x: float, y: float) -> tuple[int, int]:
+    return int(x // _PLACE), int(y // _PLACE)
+
+
 def _radii(figures: Figures) -> tuple[tuple[int, float], ...]:
     return _RADII if figures.span == 1 else _RADII_OF_SPANS
 
 
-def _legend(figures: Figures) -> Markup:
+def _legend(figures: Figures, *, has_line: bool) -> Markup:
     present = {cell.timing for cell in figures.cells}
     items = (
         tag("li", swatch(each), f" {mark.name}: {each.value}")
@@ -158,13 +194,10 @@ def _legend(figures: Figures) -> Markup:
     around = ""
     if any(cell.after_return for cell in figures.cells):
         around = tag("li", swatch_around(), f" {AFTER_RETURN.name} around a mark: {AFTER_RETURN_NAME}")
-    return tag(
-        "ul",
-        join(items),
-        around,
-        tag("li", tag("span", class_="dash"), " dashed line: registered on the day of decision"),
-        class_="legend",
-    )
+    line: Markup | str = ""
+    if has_line:
+        line = tag("li", tag("span", class_="dash"), " dashed line: registered on the day of decision")
+    return tag("ul", join(items), around, line, class_="legend")
 
 
 def _description(figures: Figures) -> str:
@@ -176,7 +209,10 @@ def _description(figures: Figures) -> str:
 
 
 def _caption(figures: Figures, across: Axis, up: Axis) -> Iterator[str]:
-    yield "The higher a mark stands above the dashed line, the later the decision was registered."
+    if _same_day(across, up) is not None:
+        yield "The higher a mark stands above the dashed line, the later the decision was registered."
+    else:
+        yield "The higher and the further to the left a mark stands, the later the decision was registered."
     days = "the same day" if figures.span == 1 else f"the same {figures.span} days"
     radii = _radii(figures)
     more, most = ", ".join(f"{least:,}" for least, _ in radii[1:-1]), radii[-1][0]
@@ -191,6 +227,8 @@ def _caption(figures: Figures, across: Axis, up: Axis) -> Iterator[str]:
         )
     if figures.span > 1:
         yield "The marks of different classes for the same days stand side by side."
+    elif len({cell.timing for cell in figures.cells}) > 1:
+        yield "Marks of different classes that would cover each other are drawn a little apart."
     yield "A decision that is dated to a month or year only stands at the last day of it."
     yield from _beyond(figures, across, up)
     if figures.unplaced:
@@ -201,18 +239,24 @@ def _caption(figures: Figures, across: Axis, up: Axis) -> Iterator[str]:
 
 
 def _beyond(figures: Figures, across: Axis, up: Axis) -> Iterator[str]:
-    def count(cells: Iterator[Cell]) -> int:
-        return sum(cell.count for cell in cells)
-
-    before = count(cell for cell in figures.cells if cell.decided + figures.span - 1 < across.first)
-    after = count(cell for cell in figures.cells if cell.decided > across.last)
+    before = [cell for cell in figures.cells if cell.decided + figures.span - 1 < across.first]
+    after = [cell for cell in figures.cells if cell.decided > across.last]
     if before:
-        yield f"At the left edge: {many(before, 'decision')} dated before {_named(across.first)}."
+        yield f"At the left edge: {_counted(before, f'dated before {_named(across.first)}')}"
     if after:
-        yield f"At the right edge: {many(after, 'decision')} dated after {_named(across.last)}."
-    outside = count(cell for cell in figures.cells if not up.shows(cell.registered))
+        yield f"At the right edge: {_counted(after, f'dated after {_named(across.last)}')}"
+    outside = [cell for cell in figures.cells if not up.shows(cell.registered)]
     if outside:
-        yield f"At the upper or lower edge: {many(outside, 'decision')} that were registered at other times."
+        yield f"At the upper or lower edge: {_counted(outside, 'registered at other times')}"
+
+
+def _counted(cells: Iterable[Cell], which: str) -> str:
+    """Return how many decisions cells stand for, and in words of which class they are."""
+    counts = Counter[Timing]()
+    for cell in cells:
+        counts[cell.timing] += cell.count
+    classes = "; ".join(f"{counts[each]:,} {each.value}" for each in MARKS if counts[each])
+    return f"{many(counts.total(), 'decision')} {which} ({classes})."
 
 
 def _named(day: int) -> str:

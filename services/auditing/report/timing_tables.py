@@ -9,7 +9,7 @@ from typing import Final
 
 from services.auditing.after_returns import AfterReturnKind
 from services.auditing.report.figures import FIRST_DAY, LAST_DAY, Figures, Timing, lag_names
-from services.auditing.report.marks import AFTER_RETURN_NAME, MARKS, swatch, swatch_around
+from services.auditing.report.marks import MARKS, swatch, swatch_around
 from services.auditing.report.markup import Markup, cut, join, tag
 from services.auditing.report.tables import table
 from services.auditing.report.words import many
@@ -83,7 +83,7 @@ def registers_table(figures: Figures) -> Markup:
         (cut(name, _NAME), counts, sum(figures.registers_after_return.get(name, {}).values()))
         for name, counts in figures.registers.items()
     ]
-    return _by("The same by register", "Register", rows, figures, "more registers")
+    return _by("The same by register", "Register", rows, figures, "more register")
 
 
 def months_table(figures: Figures) -> Markup:
@@ -102,12 +102,12 @@ def months_table(figures: Figures) -> Markup:
         span,
         [(name, counts, after[name]) for name, counts in grouped.items()],
         figures,
-        f"other {span.lower()}s",
+        f"other {span.lower()}",
     )
 
 
 def _by(
-    caption: str, first: str, rows: list[tuple[str, Mapping[Timing, int], int]], figures: Figures, others: str
+    caption: str, first: str, rows: list[tuple[str, Mapping[Timing, int], int]], figures: Figures, other: str
 ) -> Markup:
     present = [each for each in MARKS if figures.totals.get(each)]
     shown, rest = rows[:MAX_ROWS], rows[MAX_ROWS:]
@@ -115,7 +115,7 @@ def _by(
         summed: Counter[Timing] = Counter()
         for _, counts, _ in rest:
             summed.update(counts)
-        shown = [*shown, (f"{len(rest):,} {others}", summed, sum(after for _, _, after in rest))]
+        shown = [*shown, (many(len(rest), other), summed, sum(after for _, _, after in rest))]
     has_after = any(after for _, _, after in rows)
     columns = (
         first,
@@ -164,12 +164,12 @@ def in_a_sentence(figures: Figures) -> str:
     """Return the classes in words, for somebody who reads no table."""
     totals = figures.totals
     said = [f"{totals[each]:,} {each.value}" for each in MARKS if totals.get(each)]
-    either = sum(figures.after_returns.values())
-    after = (
-        f" Whatever their class in time, {either:,} of them {_was(either)} {AFTER_RETURN_NAME}."
-        if either
-        else ""
-    )
+    either, after = sum(figures.after_returns.values()), ""
+    if either:
+        after = (
+            f" Whatever their class in time, {either:,} of them {_was(either)} added or changed after a "
+            f"return that should have counted {'it' if either == 1 else 'them'}."
+        )
     return f"Of {many(figures.decisions, 'decision')}: {'; '.join(said)}.{after}"
 
 

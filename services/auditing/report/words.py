@@ -68,6 +68,11 @@ NAMES: Final[Mapping[str, str]] = {
     "type-not-understood": "a record of a type that is not known",
     "restored": "the ledger was restored from a copy",
     "promise-overdue": "an acknowledgement that is still to be kept",
+    "acknowledgement-ahead": "an acknowledgement that is dated ahead of the auditor's clock",
+    "unwitnessed-beginning": "a register that witnesses are not shown to have seen empty",
+    "terms-back-dated": "rules that hold from before they were published",
+    "terms-misnamed": "rules under a name that others have",
+    "stale-checkpoint": "a checkpoint that witnesses have not cosigned anew for long",
     "acknowledgement-unusable": "an acknowledgement that proves nothing",
 }
 """What findings of each code are called; the detections name themselves."""

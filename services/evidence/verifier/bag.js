@@ -39,8 +39,14 @@ async function zipFiles(file) {
   const files = new Map();
   const faults = zip.faults.map(({ name, text }) => ({ file: name.startsWith(base) ? name.slice(base.length) : name, text }));
   for (const member of zip.members.keys()) {
-    if (member.endsWith("/")) continue;
+    if (member === base) continue;
     const name = member.slice(base.length);
+    if (member.endsWith("/")) {
+      if (!member.startsWith(base) || !isPlainName(name.slice(0, -1)) || zip.members.has(member.slice(0, -1))) {
+        faults.push({ file: member, text: "the name of a folder that no pack has" });
+      }
+      continue;
+    }
     if (!member.startsWith(base) || !isPlainName(name)) faults.push({ file: member, text: "a name that no pack has" });
     else files.set(name, () => zip.read(member));
   }
@@ -165,7 +171,9 @@ function parseInfo(text) {
   const info = new Map();
   for (const line of lines) {
     const found = /^([A-Za-z-]+): (.+)$/.exec(line);
-    if (!found || info.has(found[1])) fail("a line is not a label, a colon and a value, or stands twice");
+    if (!found || info.has(found[1]) || visible(found[2]) !== found[2]) {
+      fail("a line is not a label, a colon and a value, cannot be printed, or stands twice");
+    }
     info.set(found[1], found[2]);
   }
   return info;

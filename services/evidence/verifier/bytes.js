@@ -68,7 +68,8 @@ function decimal(text) {
 const bitLength = (number) => (number === 0n ? 0 : number.toString(2).length);
 const bitCount = (number) => number.toString(2).replaceAll("0", "").length;
 
-// A JSON object in which no member stands twice. JSON.parse would keep the last one in silence.
+// A JSON object. Of a member that stands twice JSON.parse keeps the last one in silence: whoever calls this compares
+// the spelling, or calls `distinctObject`.
 function jsonObject(bytes, what) {
   const text = textOf(bytes, what);
   let value;
@@ -78,6 +79,46 @@ function jsonObject(bytes, what) {
     fail(`${what}: not JSON`);
   }
   if (!isObject(value)) fail(`${what}: not a JSON object`);
+  return value;
+}
+
+// A JSON object in which no member stands twice.
+function distinctObject(bytes, what) {
+  const value = jsonObject(bytes, what);
+  if (repeatsMember(textOf(bytes, what))) fail(`${what}: a member stands twice`);
+  return value;
+}
+
+// Whether an object of a JSON text has a member twice.
+function repeatsMember(text) {
+  const open = [];
+  let last = "";
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\]:,]/g)) {
+    if (token === "{" || token === "[") open.push(new Set());
+    else if (token === "}" || token === "]") open.pop();
+    else if (token === ":") {
+      const name = JSON.parse(last);
+      if (open.at(-1).has(name)) return true;
+      open.at(-1).add(name);
+    }
+    last = token;
+  }
+  return false;
+}
+
+// A JSON object in the one spelling in which packs are written: ASCII, sorted, one member a line.
+function ownObject(bytes, what) {
+  const value = jsonObject(bytes, what);
+  const sorted = (each) => {
+    if (Array.isArray(each)) return each.map(sorted);
+    if (!isObject(each)) return each;
+    return Object.fromEntries(Object.keys(each).sort().map((name) => [name, sorted(each[name])]));
+  };
+  const plain = JSON.stringify(sorted(value), null, 1).replace(
+    /[^\n -~]/g,
+    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  if (`${plain}\n` !== textOf(bytes, what)) fail(`${what}: not spelled as packs are`);
   return value;
 }
 

@@ -3,6 +3,13 @@
 
 const PACK_TYPE = "daybook.evidence/1";
 const EXHIBITS = "data/exhibits/";
+const FOLDERS = [EXHIBITS, "data/keys/", "data/checkpoints/"];
+const ALWAYS = ["data/index.json", "data/policy", "data/report.txt", "data/hashes.txt", "data/custody.json", "verify.html"];
+const CONSISTENCY = "data/consistency.json";
+const FINDINGS = "data/findings.json";
+const GOVERNING = "data/governing.entries";
+const MANIFESTS = ["manifest", "tagmanifest"].flatMap((kind) => Object.keys(ALGORITHMS).map((name) => `${kind}-${name}.txt`));
+const KNOWN = new Set([...ALWAYS, ...MANIFESTS, "bagit.txt", INFO, SIGNATURE, CONSISTENCY, FINDINGS, GOVERNING]);
 const AT_ONCE = 16;
 
 const exhibitOf = (file) => {
@@ -20,10 +27,12 @@ const filesOf = (listed) => [
 // Checks a pack. `ownPolicy` is the reader's own policy, null to take the pack's: then nothing but consistency
 // with the keys in the pack can be said. Returns what was found; `progress(done, all)` is told on the way.
 async function checkPack(source, ownPolicy, now, progress) {
-  const result = { faults: [], exhibits: [], keys: 0, checkpoints: 0, files: 0, variant: "", identifier: "", signer: null };
+  const result = { faults: [], exhibits: [], keys: 0, fold: null, links: [], hasFindings: false, checkpoints: 0, files: 0, variant: "", identifier: "", signer: null };
+  const told = new Set();
   const report = (file, text) => {
-    const fault = { exhibit: exhibitOf(file), file, text };
-    if (!result.faults.some((each) => each.file === file && each.text === text)) result.faults.push(fault);
+    if (told.has(`${file}\n${text}`)) return;
+    told.add(`${file}\n${text}`);
+    result.faults.push({ exhibit: exhibitOf(file), file, text });
   };
   const bag = new Bag(source, report);
   await bag.open();
@@ -40,6 +49,9 @@ async function checkPack(source, ownPolicy, now, progress) {
     result.index = index;
     if (state.policy) await checkContents({ bag, report, state, index, result, progress });
   }
+  for (const name of bag.files.keys()) {
+    if (!KNOWN.has(name) && !FOLDERS.some((each) => name.startsWith(each))) report(name, "no pack has this file");
+  }
   for (const name of bag.expected.keys()) if (!bag.sizes.has(name)) await bag.read(name);
   if (!result.faults.length) bag.checkOxum();
   await checkSignature(bag, state, result, report);
@@ -52,7 +64,7 @@ function newState(ed25519, now) {
   const kept = new Map();
   const roots = new Map();
   const larger = new Map();
-  const state = { ed25519, now: BigInt(now), unchecked: 0, notes: new Set(), policy: null };
+  const state = { ed25519, now: BigInt(now), unchecked: 0, notes: new Set(), receipts: new Map(), policy: null };
   state.once = (key, work) => {
     if (!kept.has(key)) kept.set(key, work());
     return kept.get(key);
@@ -65,6 +77,7 @@ function newState(ed25519, now) {
     if (!sizes.has(size)) sizes.set(size, checkpoint);
     else if (!equal(sizes.get(size).root, checkpoint.root)) fail(`the ledger has signed two histories of ${origin} at size ${size}`);
   };
+  state.checkpointsOf = (origin) => [...(roots.get(origin)?.values() ?? [])];
   state.seen = (origin, size) => roots.get(origin)?.get(size) ?? fail(`consistency of ${origin}: no checkpoint of size ${size}`);
   // That one checkpoint is a beginning of another is proved.
   state.step = (one, other) => {
@@ -90,18 +103,21 @@ function newState(ed25519, now) {
 async function readPolicy(bag) {
   return bag.guarded("data/policy", async () => {
     const bytes = await bag.read("data/policy");
-    return bytes ? parsePolicy(bytes) : undefined;
+    if (!bytes) return undefined;
+    const policy = await parsePolicy(bytes);
+    if (plainPolicy(policy) !== textOf(bytes, "policy")) fail("not spelled as packs are");
+    return policy;
   });
 }
 
 async function readIndex(bag, report) {
-  for (const name of ["data/index.json", "data/policy", "data/report.txt", "data/hashes.txt", "data/custody.json", "verify.html"]) {
+  for (const name of ALWAYS) {
     if (!bag.files.has(name)) report(name, "missing: every pack has it");
   }
   return bag.guarded("data/index.json", async () => {
     const bytes = await bag.read("data/index.json");
     if (!bytes) return undefined;
-    const index = jsonObject(bytes, "index");
+    const index = ownObject(bytes, "index");
     checkIndex(index);
     if (bag.info.size && bag.info.get("External-Identifier") !== index.identifier) {
       fail("its identifier is not the External-Identifier of the bag");
@@ -112,14 +128,23 @@ async function readIndex(bag, report) {
 
 function checkIndex(index) {
   if (index.type !== PACK_TYPE) fail(`not an index of type ${PACK_TYPE}`);
+  const members = ["type", "identifier", "variant", "ledger_origin", "register", "source", "selection", "by_index", "read_whole", "tool"];
+  if (!hasExactly(index, [...members, "exhibits", "findings", "governing", "keys"])) fail("it has other members than it must have");
+  if (typeof index.by_index !== "boolean") fail("by_index is not true or false");
+  const whole = index.read_whole;
+  if (whole !== null && (!hasExactly(whole, ["size", "root"]) || !isUint(whole.size) || typeof whole.root !== "string")) {
+    fail("read_whole is not of its shape");
+  }
   const texts = ["identifier", "ledger_origin", "register", "selection", "source", "tool", "variant"];
   if (texts.some((name) => typeof index[name] !== "string")) fail("a member is missing, or no text");
   if (index.variant !== "open" && index.variant !== "closed") fail("variant is not open or closed");
   if (!Array.isArray(index.exhibits) || !index.exhibits.length || index.exhibits.length > 10_000) fail("no list of exhibits");
   if (!Array.isArray(index.keys)) fail("no list of keys");
-  const names = ["label", "register", "index", "record_type", "record_id", "version", "sha256", "receipt", "record", "text", "disclosed"];
-  for (const listed of index.exhibits) {
-    if (!hasExactly(listed, names) || !isUint(listed.index) || typeof listed.disclosed !== "boolean") fail("an exhibit not of its shape");
+  const names = ["label", "register", "index", "record_type", "record_id", "version", "sha256", "receipt", "record", "text", "disclosed", "findings"];
+  const prefix = /^([A-Za-z]{1,8})\/1$/.exec(own(index.exhibits[0], "label"))?.[1] ?? fail("exhibits are not labelled from 1 on");
+  for (const [place, listed] of index.exhibits.entries()) {
+    if (own(listed, "label") !== `${prefix}/${place + 1}`) fail("exhibits are not numbered from 1 on");
+    if (!hasExactly(listed, names) || !isUint(listed.index) || typeof listed.disclosed !== "boolean" || !Array.isArray(listed.findings)) fail("an exhibit not of its shape");
     for (const name of ["label", "register", "sha256", "receipt", "record", "text"]) {
       if (typeof listed[name] !== "string") fail(`an exhibit whose ${name} is no text`);
     }
@@ -130,7 +155,12 @@ function checkIndex(index) {
       fail("a key not of its shape");
     }
   }
-  for (const name of ["label", "receipt"]) {
+  if (!Array.isArray(index.findings)) fail("no list of findings");
+  const { governing } = index;
+  if (governing !== null && (!hasExactly(governing, ["size", "checkpoint"]) || !isUint(governing.size) || typeof governing.checkpoint !== "string")) {
+    fail("the governing register is not stated in its shape");
+  }
+  for (const name of ["index", "receipt"]) {
     if (new Set(index.exhibits.map((listed) => listed[name])).size !== index.exhibits.length) fail(`two exhibits have one ${name}`);
   }
 }
@@ -151,8 +181,11 @@ async function checkContents(check) {
   for (const name of bag.files.keys()) {
     if ((name.startsWith(EXHIBITS) || name.startsWith("data/keys/")) && !expected.has(name)) report(name, "the index does not list it");
   }
+  await checkIdentifier(check);
+  await checkGoverning(check);
   await checkCheckpoints(check);
   await checkOthers(check);
+  if (!result.faults.length) await checkFindings(check); // else exhibits may be missing of which nothing was said
 }
 
 // Works through items, several at a time, and returns the answers in order.
@@ -178,6 +211,7 @@ async function checkExhibit({ bag, report, state, index }, listed) {
   }
   const bytes = files.get(listed.receipt);
   if (!bytes) return undefined;
+  state.receipts.set(listed.receipt, bytes);
   return bag.guarded(listed.receipt, async () => {
     const verified = await verifyReceipt(state, bytes);
     for (const note of verified.notes) state.notes.add(note);
@@ -192,7 +226,7 @@ async function checkExhibit({ bag, report, state, index }, listed) {
     const text = files.get(listed.text);
     if (text && !equal(text, utf8(rendered))) report(listed.text, "not what the record in the receipt says");
     const opened = listed.disclosed ? await checkDisclosure({ bag, report }, listed, verified, files) : new Map();
-    return { label: listed.label, verified, rendered, opened, digest: says.sha256 };
+    return { label: listed.label, verified, rendered, opened, digest: says.sha256, receipt: listed.receipt, authority: null };
   });
 }
 
@@ -232,97 +266,10 @@ async function checkKey({ bag, state, index }, listed) {
     const verified = await verifyReceipt(state, bytes);
     for (const note of verified.notes) state.notes.add(note);
     const same = verified.ledger === index.ledger_origin && verified.register === "governing";
+    if (listed.path !== `data/keys/governing-${String(verified.index).padStart(6, "0")}.receipt`) fail("it lies in another place");
     if (!same || Number(verified.index) !== listed.index || own(verified.members, "type") !== listed.record_type) {
       fail("it proves something else than the index says");
     }
     return verified;
-  });
-}
-
-async function checkCheckpoints({ bag, report, state, result }) {
-  const there = new Set();
-  for (const name of [...bag.files.keys()].filter((each) => each.startsWith("data/checkpoints/"))) {
-    await bag.guarded(name, async () => {
-      const bytes = await bag.read(name);
-      if (!bytes) return;
-      const note = textOf(bytes, "checkpoint");
-      const { checkpoint } = await judge(state, note, note.slice(0, Math.max(0, note.indexOf("\n"))));
-      const register = checkpoint.origin.slice(checkpoint.origin.indexOf("/") + 1).replaceAll("/", "--");
-      const path = `data/checkpoints/${register}-${checkpoint.size}-${hex(await sha256(bytes)).slice(0, 16)}.note`;
-      if (!state.notes.has(note) || name !== path) fail("no receipt of this pack has this note");
-      there.add(note);
-      result.checkpoints += 1;
-    });
-  }
-  if (!result.faults.length && [...state.notes].some((note) => !there.has(note))) {
-    report("data/checkpoints", "a note that a receipt has is missing");
-  }
-}
-
-async function checkOthers({ bag, state, index, result }) {
-  await bag.guarded("data/hashes.txt", async () => {
-    const bytes = await bag.read("data/hashes.txt");
-    const line = (label, path) => `${label}  ${bag.expected.get(path)?.sha256 ?? ""}  ${path}\n`;
-    const schedule = index.exhibits.flatMap((listed) => filesOf(listed).map((path) => line(listed.label, path))).join("");
-    if (bytes && textOf(bytes, "hash schedule") !== schedule) fail("it does not list what the manifest and the index do");
-  });
-  await bag.guarded("data/custody.json", async () => {
-    const bytes = await bag.read("data/custody.json");
-    const log = bytes && jsonObject(bytes, "custody log");
-    if (log && (log.type !== "daybook.custody/1" || !Array.isArray(log.entries) || !log.entries.length)) {
-      fail("custody log: no entries, or of another type");
-    }
-  });
-  if (bag.files.has("data/consistency.json")) {
-    await bag.guarded("data/consistency.json", async () => {
-      const bytes = await bag.read("data/consistency.json");
-      if (bytes) await checkConsistency(state, index, jsonObject(bytes, "consistency"));
-    });
-  }
-  result.oneHistory = state.isOneHistory();
-  if (bag.files.has("data/findings.json")) {
-    await bag.guarded("data/findings.json", async () => {
-      const bytes = await bag.read("data/findings.json");
-      if (bytes) jsonObject(bytes, "findings");
-    });
-  }
-}
-
-async function checkConsistency(state, index, { type, proofs }) {
-  if (type !== "daybook.consistency/1" || !Array.isArray(proofs) || !proofs.length) fail("of another type, or without a proof");
-  for (const proof of proofs) {
-    const { register, first, second, hashes } = proof ?? {};
-    const strings = Array.isArray(hashes) && hashes.every((each) => typeof each === "string");
-    if (!hasExactly(proof, ["register", "first", "second", "hashes"]) || typeof register !== "string" || !strings) {
-      fail("a proof not of its shape");
-    }
-    if (!isUint(first) || !isUint(second)) fail("a proof without sizes");
-    const origin = `${index.ledger_origin}/${register}`;
-    const [one, other] = [state.seen(origin, BigInt(first)), state.seen(origin, BigInt(second))];
-    const path = hashes.map((each) => unbase64(each, 32));
-    await verifyConsistency(one.size, other.size, one.root, other.root, path);
-    state.step(one, other);
-  }
-}
-
-// Who packed: a note over both tag manifests, by the key that the bag names. Whose key that is, the reader knows.
-async function checkSignature(bag, state, result, report) {
-  const stated = bag.info.get("Packed-By-Key");
-  const there = bag.files.has(SIGNATURE);
-  if (stated === undefined && !there) return;
-  await bag.guarded(SIGNATURE, async () => {
-    if (!there) fail("missing: the pack is not signed, or its signature was taken away");
-    if (stated === undefined) fail("bag-info names no Packed-By-Key");
-    const key = await parseVkey(stated);
-    const note = textOf(await bag.raw(SIGNATURE), "signature");
-    const opened = await openNote(state, note, [key]);
-    const lines = ["daybook.evidence-signature/1", result.identifier, result.variant];
-    for (const [algorithm, name] of Object.entries(ALGORITHMS)) {
-      const file = `tagmanifest-${algorithm}.txt`;
-      lines.push(`${algorithm} ${hex(await digest(name, await bag.raw(file)))} ${file}`);
-    }
-    if (opened.text !== lines.map((line) => `${line}\n`).join("")) fail("the signed text is not of these tag manifests");
-    if (opened.others || splitNote(note).lines.length !== 1) fail("a line beside the packer's signature");
-    result.signer = stated;
   });
 }

@@ -64,14 +64,16 @@ function show(result) {
   } else {
     showVerdict(
       "green",
-      `Verified under your policy: ${exhibits.length} exhibits.`,
+      `Verified under your policy: ${exhibits.length} exhibit${exhibits.length === 1 ? "" : "s"}.`,
       result.policy.root === null
         ? "Your policy asks for no witness: nobody but the ledger vouches for this history, nor for any time."
         : "Each exhibit stands in the register, signed and witnessed by keys that you trust, at the times that are shown.",
     );
   }
   showFacts(result);
-  for (const exhibit of exhibits) at("exhibit-list").append(exhibitArticle(exhibit));
+  const stated = new Map(exhibits.map(({ label }) => [label, []]));
+  for (const link of faults.length ? [] : result.links) for (const { label } of link.exhibits) stated.get(label)?.push(link);
+  for (const exhibit of exhibits) at("exhibit-list").append(exhibitArticle(exhibit, stated.get(exhibit.label)));
   at("exhibits").hidden = !exhibits.length;
 }
 
@@ -96,9 +98,12 @@ function showFacts(result) {
     ["Checkpoints", result.checkpoints],
     ["Governing entries", result.keys],
     ["History", result.index && `${result.oneHistory ? "all checkpoints are" : "not"} proved to be of one history`],
+    ["Keys", result.index && governingSaid(result)],
+    ["Findings", result.hasFindings && `${result.links.length} are about these exhibits: statements of their author, and no proofs`],
     ["Packed by", result.signer ? `the key ${result.signer}: compare it with the packer's` : result.identifier && "not signed: who packed it is not shown"],
-    ["Selection", result.index?.selection],
-    ["From", result.index?.source],
+    ["Selection, as the packer says", result.index?.selection],
+    ["From, as the packer says", result.index?.source],
+    ["Not checked", result.identifier && "what report.txt and custody.json tell: the words of whoever packed"],
   ];
   for (const [name, value] of facts) {
     if (value) at("facts").append(element("dt", name), element("dd", String(value)));
@@ -106,7 +111,12 @@ function showFacts(result) {
   at("facts").hidden = !at("facts").childElementCount;
 }
 
-function exhibitArticle({ label, verified, rendered, opened, digest: sum }) {
+function governingSaid({ fold }) {
+  if (!fold) return "the governing register is not here as a whole: that no key was revoked is not proved";
+  return `all ${fold.size} governing entries are here and were folded: a revocation after them is not known`;
+}
+
+function exhibitArticle({ label, verified, rendered, opened, digest: sum, authority }, links) {
   const article = element("article", "", element("h3", `Exhibit ${label}`));
   const list = element("dl");
   const text = (name) => (typeof own(verified.members, name) === "string" ? verified.members[name] : "not stated");
@@ -114,11 +124,14 @@ function exhibitArticle({ label, verified, rendered, opened, digest: sum }) {
     ["Record", `${text("record_id")}, version ${own(verified.members, "version") ?? "not stated"}, ${text("type")}`],
     ["SHA-256", sum],
     ["Place", `entry ${verified.index}, counted from 0, of ${verified.size} of ${verified.register}`],
-    ["Signed", signedBy(verified)],
+    ["Signed", signedBy(verified, authority)],
+    ["Key", authority?.text],
+    ...(authority?.remarks ?? []).map((remark) => ["Remark", remark]),
     ["By when", byWhen(verified)],
     ["Anchored", verified.anchored && `entry ${verified.anchored.index} of the governing register`],
     ["Claimed", `accepted ${verified.entry.envelope.accepted_at} from ${verified.entry.envelope.submitter}: the ledger's word alone`],
     ...verified.findings.map((finding) => ["Finding", finding]),
+    ...links.map((link) => [`Stated by ${link.label}`, `${[link.code, link.says.slice(0, 500)].filter(Boolean).join(": ") || "a finding without words"} (not a proof)`]),
   ];
   for (const [name, value] of facts) if (value) list.append(element("dt", name), element("dd", String(value)));
   article.append(list, folded(`What exhibit ${label} says`, rendered));
@@ -136,10 +149,11 @@ function folded(title, text) {
   return details;
 }
 
-function signedBy(verified) {
+function signedBy(verified, authority) {
   if (!verified.entry.membership) return "by nobody: the ledger wrote it itself";
   const keys = verified.entry.membership.signatures.map((each) => base64(each.key)).join(", ");
   if (verified.department === null) return `by ${keys}`;
+  if (!verified.authorised && authority?.isProved) return `by ${verified.department}, key ${keys}`;
   if (!verified.authorised) return `by ${keys}, claimed to be a key of ${verified.department}`;
   return `by ${verified.department}, key ${keys}, authorised at governing entry ${verified.authorised.index}`;
 }

@@ -322,7 +322,7 @@ function instant(seconds) {
 
 // A disclosure opens a withheld field where its salted digest is the one in the record.
 async function openDisclosure(bytes, verified) {
-  const value = jsonObject(bytes, "disclosure");
+  const value = distinctObject(bytes, "disclosure");
   if (!hasExactly(value, ["disclosures", "record_id", "register", "type", "version"]) || value.type !== "disclosure/1") {
     fail("disclosure: not of its shape");
   }

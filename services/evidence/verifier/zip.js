@@ -26,19 +26,29 @@ class ZipFile {
     this.faults = [];
     this.members = this.directory();
     let end = 0;
-    let last = { name: "" };
+    let last = null;
     for (const member of [...this.members.values()].sort((one, other) => one.start - other.start)) {
       this.local(member);
-      if (member.start !== end && !(member.start > end && this.described)) {
+      if (!this.follows(last, end, member.start)) {
         this.fault(member, "not where the file before it ends in the ZIP file");
       }
       end = member.end;
       last = member;
     }
-    if (end !== this.central && !(end < this.central && this.described)) {
-      this.fault(last, "does not end where the directory of the ZIP file begins");
+    if (!this.follows(last, end, this.central)) {
+      this.fault(last ?? { name: "" }, "does not end where the directory of the ZIP file begins");
     }
     this.checkMakers();
+  }
+
+  // Whether nothing stands between two files but the sizes of the first, where these stand behind it: programs that
+  // unpack while they read take whatever stands there for files.
+  follows(before, end, start) {
+    if (!before || !(before.flags & 8)) return start === end;
+    if (start - end !== 12 && start - end !== 16) return false;
+    const { view } = this;
+    if (start - end === 16 && view.getUint32(end, true) !== 0x08074b50) return false;
+    return [before.crc, before.packed, before.size].every((size, place) => view.getUint32(start - 12 + 4 * place, true) === size);
   }
 
   fault(member, text) {
@@ -78,6 +88,7 @@ class ZipFile {
         crc: view.getUint32(position + 16, true),
         packed: view.getUint32(position + 20, true),
         size: view.getUint32(position + 24, true),
+        extra: this.bytes.subarray(position + 46 + nameLength, position + 46 + nameLength + extraLength),
         internal: view.getUint16(position + 36, true),
         external: view.getUint32(position + 38, true),
         start: view.getUint32(position + 42, true),
@@ -89,7 +100,6 @@ class ZipFile {
     }
     if (position !== at) fail("the ZIP file: its directory is too long");
     if (total > MAX_TOTAL) fail("the ZIP file: too large for a browser: use daybook verify");
-    this.described = [...members.values()].some((member) => member.flags & 8);
     return members;
   }
 
@@ -113,8 +123,14 @@ class ZipFile {
     ) {
       this.fault(member, "its header in the ZIP file differs from the ZIP file's directory");
     }
-    if (((member.external >>> 16) & 0o170000) === 0o120000) this.fault(member, "a symbolic link");
-    if (member.name.endsWith("/") && member.size) this.fault(member, "a folder with content");
+    const isFolder = member.name.endsWith("/");
+    if (![0, isFolder ? 0o040000 : 0o100000].includes((member.external >>> 16) & 0o170000)) {
+      this.fault(member, "a symbolic link, or no ordinary file");
+    }
+    if ([member.extra, this.bytes.subarray(start + 30 + nameLength, begin)].some(renames)) {
+      this.fault(member, "it has a second name in the ZIP file");
+    }
+    if (isFolder && member.size) this.fault(member, "a folder with content");
     member.begin = begin;
     member.end = begin + member.packed;
   }
@@ -138,6 +154,14 @@ class ZipFile {
     }
     return bytes;
   }
+}
+
+// Whether an extra field gives a file another name or comment, which some programs take and others do not.
+function renames(extra) {
+  for (let at = 0; at + 4 <= extra.length; at += 4 + extra[at + 2] + 256 * extra[at + 3]) {
+    if ([0x7075, 0x6375].includes(extra[at] + 256 * extra[at + 1])) return true;
+  }
+  return false;
 }
 
 async function unpack(member, packed) {

@@ -358,12 +358,18 @@ async def test_an_acknowledgement_without_entries_under_a_later_checkpoint_is_br
     result = await visit(it, at=START + 11, acknowledgements=folder)
     assert result.promises is not None
     assert (result.promises.files, result.promises.kept, result.promises.open) == (2, 1, 1)
+    # Nor is the same checkpoint, cosigned again.
     it.refresh(REGISTER, START + 1_000)
     result = await visit(it, at=START + 1_001, acknowledgements=folder)
     assert result.promises is not None
-    assert result.promises.broken == 1
+    assert (result.promises.open, codes(result)) == (1, set())
+    append(it, REGISTER, one(51), at=1_010, view=3, sealed=1_020)
+    result = await visit(it, at=START + 1_021, acknowledgements=folder)
+    assert result.promises is not None
+    assert (result.promises.kept, result.promises.broken) == (1, 1)
     broken = found(result, "broken-promise")
     assert dropped.submission_id in broken.what
+    assert "entry 3 was accepted at" in broken.what
     assert broken.severity is Severity.CRITICAL
     assert result.failed
     assert verdict(result).verdict.startswith("Do not rely on this register: a submission that was acknowl")
@@ -399,8 +405,13 @@ async def test_a_rejection_keeps_a_promise(it: Monitored, tmp_path: Path) -> Non
 
 async def test_a_rejection_for_a_record_that_is_not_there_is_found(it: Monitored, tmp_path: Path) -> None:
     """False if a ledger could drop what it had promised by making up a conflict."""
-    reject(it, one(1, title="Another"), b"another record")
-    assert found(await visit(it, at=START + 1_001), "unfounded-rejection").spans == ((3, 3),)
+    lost = one(1, title="Another")
+    acknowledge(tmp_path / "receipts", lost, at=5)
+    reject(it, lost, b"another record")
+    result = await visit(it, at=START + 1_001, acknowledgements=tmp_path / "receipts")
+    assert found(result, "unfounded-rejection").spans == ((3, 3),)
+    assert result.promises == Promises(files=1, broken=1)
+    assert result.failed
 
 
 async def test_an_acknowledgement_that_another_key_has_signed_proves_nothing(

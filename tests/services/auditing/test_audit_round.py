@@ -41,7 +41,8 @@ def tables(it: Monitored) -> dict[str, list[object]]:
             name: list(state.notebook.rows(f"SELECT * FROM {name} ORDER BY 1, 2, 3")) for name in names
         }
         profile = shipped("daybook-strict")
-        with Detector(state.detections, profile, packaged(profile.calendar)) as detector:
+        calendar = packaged(profile.calendar)
+        with Detector(state.detections, profile, calendar, state.bounds_named) as detector:
             held["next"] = [detector.next_index(REGISTER)]
             held["found"] = [each.order for each in detector.found(BEGAN + START + 10**7)]
         return held
@@ -149,3 +150,29 @@ async def test_facts_can_be_read_with_their_bounds_for_a_report(tmp_path: Path) 
     assert [(fact.index, fact.bounds.not_after) for fact in facts] == [
         (index, EPOCH + 10) for index in range(3)
     ]
+
+
+async def test_a_visit_that_read_nothing_leaves_nothing_to_compare_with(it: Monitored) -> None:
+    """False if an auditor were told that nothing was altered since a visit at which he saw nothing."""
+    nothing = await visit(it, at=START)
+    assert nothing.verdict.startswith("Nothing could be read")
+    it.held.fill(3)
+    it.publish()
+    result = await visit(it, at=START + 60)
+    assert (result.visit, result.previous) == (2, None)
+    assert any("This is the first visit with this state" in each for each in result.cannot_claim)
+    again = await visit(it, at=START + 120)
+    assert again.previous == result.ended
+    assert not any("first visit" in each or "earlier visit" in each for each in again.cannot_claim)
+
+
+async def test_a_register_that_was_left_out_before_is_said_to_be_new(it: Monitored) -> None:
+    """False if the first look at a register passed for a second one, since another was read before."""
+    other = "department-for-testing/another-office"
+    it.held.open_register(other)
+    it.held.fill(3)
+    it.held.turn([submission(other, [decision(9, register=other)], [DEPARTMENT_KEY])])
+    it.publish()
+    await visit(it, at=START, registers=[REGISTER])
+    result = await visit(it, at=START + 60)
+    assert any(f"Nothing of {other} was read at an earlier visit" in each for each in result.cannot_claim)

@@ -112,7 +112,7 @@ async def test_only_the_registers_that_are_asked_for_are_read(it: Monitored) -> 
     assert verdict(result, SECOND).size == 7
     assert it.mirrored()[REGISTER] == []
     assert any(
-        f"1 registers were not asked for, and nothing is said of their entries: {REGISTER}" in each
+        f"1 register was not asked for, and nothing is said of its entries: {REGISTER}" in each
         for each in result.cannot_claim
     )
     # The rest can be asked for later, and what is kept from view is found all the same.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,60 +13,18 @@ from hypothesis import strategies as st
 
 from ledger import canonical
 from ledger.own_records import record_digest
-from ledger.records import parse_record
 from ledger.timeline import Bounds
 from ledger.values import Partial, partial
-from services.auditing.calendars import packaged
 from services.auditing.detecting import Detector
 from services.auditing.detections.bursts import BASELINE, Burst, Tick, at_least, bursts
 from services.auditing.detections.hours import why_off_hours
 from services.auditing.detections.procurement import normalised
 from services.auditing.detections.references import Void, gaps, merged
-from services.auditing.facts import Fact, fact_of
-from services.auditing.found import Found, Severity
-from services.auditing.profiles import shipped
+from services.auditing.facts import fact_of
+from services.auditing.found import Severity
+from tests.support.facts import CALENDAR, SEEN, STRICT, Record, facts_of, found_in, numbered, said
 from tests.support.records import REGISTER, correction, decision, period_return, record_id, void, withdrawal
 from tests.support.vectors import load
-
-STRICT = shipped("daybook-strict")
-CALENDAR = packaged("dept-ew")
-SEEN = partial("2026-08-05T10:00Z").earliest
-
-Record = dict[str, Any]
-
-
-def facts_of(records: list[Record], times: list[int] | None = None, register: str = REGISTER) -> list[Fact]:
-    """Return the facts of records, each witnessed within a minute of its time, by default a minute apart."""
-    facts = []
-    for index, members in enumerate(records):
-        data = canonical.format(members)
-        record = parse_record(data)
-        at = times[index] if times is not None else SEEN + 60 * index
-        digest = bytes.fromhex(record_digest(data))
-        bounds = Bounds(at - 30, at + 20, comparable=True)
-        facts.append(
-            Fact(register, index, record, record.type, digest, at, "anonymous", None, index, 7, bounds)
-        )
-    return facts
-
-
-def found_in(facts: list[Fact], now: int | None = None) -> list[Found]:
-    with Detector(None, STRICT, CALENDAR) as detector:
-        detector.observe(facts)
-        return list(detector.found(now))
-
-
-def said(found: list[Found], detection: str = "DET-08") -> list[tuple[str, tuple[int, ...]]]:
-    return [(each.inputs.get("what", ""), each.indices) for each in found if each.detection == detection]
-
-
-def numbered(*numbers: int, series: str = "MD/2026") -> list[Record]:
-    """Return decisions with these numbers, each another record."""
-    return [
-        decision(record_id=record_id(100 + place), reference={"number": number, "series": series})
-        for place, number in enumerate(numbers)
-    ]
-
 
 # Facts
 
@@ -108,7 +65,7 @@ def test_what_is_not_understood_is_a_fact_without_a_record() -> None:
 )
 def test_a_gap_is_what_is_neither_used_nor_voided(used: set[int], voided: list[tuple[int, int]]) -> None:
     """Number by number, between the lowest and the highest that is used."""
-    voids = [Void(0, first, first + more) for first, more in voided]
+    voids = [Void(0, first, first + more, "Drafts.", None, None) for first, more in voided]
     covered = {number for first, more in voided for number in range(first, first + more + 1)}
     expected = set(range(min(used), max(used))) - used - covered
     runs = list(gaps(merged((number, number) for number in used), voids))
@@ -153,6 +110,37 @@ def test_a_void_of_used_numbers_or_of_numbers_to_come_is_found() -> None:
     ]
 
 
+def test_voided_numbers_are_listed_with_their_void_its_reason_and_when_witnesses_saw_it() -> None:
+    """docs/reference-voids.md. False if a number in use were said to be explained."""
+    facts = facts_of([*numbered(1, 3, 4, 5, 9), void(first=2, last=8, reason="Drafts.\u00e9\nEntry 9")])
+    used, listed = (each for each in found_in(facts) if each.detection == "DET-08")
+    assert (used.inputs["first_used"], used.inputs["last_used"]) == ("3", "5")
+    assert (listed.inputs["numbers"], listed.inputs["voided"]) == ("2, 6 to 8", "4")
+    assert (listed.inputs["void"], listed.inputs["reason"]) == ("5", r"Drafts.\xe9\nEntry 9")
+    assert (listed.inputs["not_before"], listed.inputs["not_after"]) == (
+        "2026-08-05T10:04:30Z",
+        "2026-08-05T10:05:20Z",
+    )
+    assert listed.explanation == (
+        "Entry 5 voids numbers 2, 6 to 8 of series MD/2026; the witnesses had it by 2026-08-05T10:05:20Z. "
+        r"The reason that it gives: Drafts.\xe9\nEntry 9."
+    )
+    unseen = [*facts[:5], replace(facts[5], bounds=Bounds(SEEN, None, comparable=True))]
+    _, listed = (each for each in found_in(unseen) if each.detection == "DET-08")
+    assert "not_after" not in listed.inputs
+    assert "no quorum of witnesses has seen it yet" in listed.explanation
+
+
+def test_a_void_explains_each_of_its_numbers_that_no_decision_has() -> None:
+    """False if only the first hundred runs in use were taken out, or a void of none were listed."""
+    even = [*numbered(*range(2, 601, 2)), void(first=1, last=600)]
+    (listed,) = (each for each in found_in(facts_of(even)) if each.inputs["what"] == "voided")
+    assert listed.inputs["numbers"] == ", ".join(map(str, range(1, 600, 2)))
+    assert listed.inputs["voided"] == "300"
+    assert "numbers 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, … of series" in listed.explanation
+    assert said(found_in(facts_of([*numbered(1, 2), void(first=1, last=2)]))) == [("voided and used", (2,))]
+
+
 def test_a_withdrawn_decision_keeps_its_number_and_a_correction_uses_another() -> None:
     """Withdrawing is no way to make a number free again; one that was corrected has had both."""
     first, second, third = numbered(1, 2, 3)
@@ -187,6 +175,49 @@ def test_departmental_references_that_end_in_a_number_are_a_series_of_their_own(
 def test_a_number_that_is_given_again_after_its_neighbours_came_is_a_duplicate() -> None:
     """A run of numbers that grows up to the next one has taken in its numbers."""
     assert said(found_in(facts_of(numbered(1, 5, 2, 3, 4, 5)))) == [("duplicate", (1, 5))]
+
+
+# Stages
+
+
+def staged(number: int, code: str | None, outcome: str = "pass", **members: str) -> Record:
+    """Return a decision of one matter: at a stage, or an award that names none."""
+    stage = {"scheme": "three-case", "scheme_version": 1, "code": code, "outcome": outcome}
+    stated = {"stage": stage} if code else {"decision_type": "contract_award"}
+    record = {**numbered(*range(1, number + 1))[number - 1], "matter_id": "M1", **stated, **members}
+    return {**record, "title": f"Stage {number}"}
+
+
+STRATEGIC = staged(1, "strategic")
+AUTHORITY = {"delegated_authority": "HMT delegation 7"}
+
+
+@pytest.mark.parametrize("last", [staged(3, "full"), staged(3, None)])
+@pytest.mark.parametrize(
+    ("outline", "expected"),
+    [
+        (staged(2, "outline"), []),
+        (staged(2, "outline", "fail"), [("fail", (1,)), ("missing", (2,))]),
+        (staged(2, "outline", "fail", **AUTHORITY), []),
+        (staged(2, "outline", "waived"), [("waived", (1,))]),
+        (staged(2, "outline", "waived", **AUTHORITY), []),
+        (staged(2, "outline", "not_performed"), [("missing", (2,))]),
+    ],
+)
+def test_an_award_behind_a_stage_that_is_not_passed_is_found_with_a_stage_or_without(
+    outline: Record, last: Record, expected: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    """False if an award that names no stage could go on from one that failed."""
+    assert said(found_in(facts_of([STRATEGIC, outline, last])), "DET-10") == expected
+
+
+def test_a_stage_that_failed_is_found_only_where_the_matter_went_on() -> None:
+    """A failed offer that went no further is how it should be; one that passed later leaves none missing."""
+    failed, passed = staged(2, "outline", "fail"), staged(3, "outline")
+    assert said(found_in(facts_of([STRATEGIC, failed])), "DET-10") == []
+    assert said(found_in(facts_of([STRATEGIC, failed, passed, staged(4, "full")])), "DET-10") == [
+        ("fail", (1,))
+    ]
 
 
 # Returns

@@ -209,13 +209,63 @@ def test_a_channel_without_a_limit_is_told_apart() -> None:
     assert judged(bounds(LATE, None), judge=judge, channel="whatsapp").verdict is Verdict.LATE
 
 
-@pytest.mark.parametrize("decided", ["2011-12-30", "2028-12-29", "1900", "9999"])
+@pytest.mark.parametrize("decided", ["2028-12-29", "9999"])
 def test_outside_the_calendar_nothing_is_guessed(decided: str) -> None:
     """False if a deadline were made up where no list of holidays reaches."""
     found = judged(bounds(LATE, None), decided_at=decided)
     assert found.deadline is None
     assert found.verdict is Verdict.UNDETERMINED
     assert "2012-01-01 to 2028-12-31" in found.sentence
+
+
+FIRST_DEADLINE = seconds("2012-01-09T23:59:59Z")
+"""End of the fifth working day after 1 January 2012, on which the calendar begins (2 January was none)."""
+
+
+@pytest.mark.parametrize("decided", ["2011-12-30", "2010-05-01", "1900", "2011-06-01/2011-12-31"])
+def test_what_is_dated_before_the_calendar_is_late_by_the_calendars_first_days(decided: str) -> None:
+    """False if an early enough date were never late, or were in time by a deadline that may be too long."""
+    found = judged(bounds(FIRST_DEADLINE + 1, None), decided_at=decided)
+    assert (found.verdict, found.deadline) == (Verdict.LATE, FIRST_DEADLINE)
+    assert found.inputs["deadline_counted_from"] == "2012-01-01"
+    assert "2012-01-09T23:59:59Z at the latest (the decision is dated before 2012-01-01" in found.sentence
+    assert judged(bounds(None, FIRST_DEADLINE), decided_at=decided).verdict is Verdict.UNDETERMINED
+    late = judged(bounds(LATE, LATE + 1), decided_at=decided)
+    assert (late.verdict, late.lag.at_most) == (Verdict.LATE, None)
+    assert late.lag.at_least == judged(bounds(LATE, None), decided_at="2012-01-01").lag.at_least
+
+
+def test_an_early_contract_is_late_by_its_award_and_in_time_by_nothing() -> None:
+    """False if an award date made a deadline exact that is not known."""
+    contract: dict[str, Any] = {
+        "decision_type": "contract_approval",
+        "decided_at": "2010-05-01",
+        "procurement": {"award_date": "2010-05-04"},
+    }
+    at = seconds("2010-05-04T22:59:59Z")
+    assert judged(bounds(at + 1, None), **contract).verdict is Verdict.LATE
+    assert judged(bounds(None, at), **contract).verdict is Verdict.UNDETERMINED
+
+
+@pytest.mark.parametrize("decided", ["2026-01-05/2026-12-31", "2026-01-05/9999-12-31"])
+def test_two_times_too_far_apart_for_the_limit_show_nothing_to_be_in_time(decided: str) -> None:
+    """False if a decision were provably in time since its record names a far day beside the true one."""
+    found = judged(bounds(EARLY, LATE), decided_at=decided)
+    assert (found.verdict, found.too_wide) == (Verdict.UNDETERMINED, True)
+    assert "too wide for a limit of 5 working days" in found.sentence
+    assert "after 2026-06-26T10:00:00Z and by 2026-07-10T10:00:00Z" in found.sentence
+    assert found.inputs["dated_too_widely"] == "yes"
+
+
+def test_two_times_near_each_other_are_as_good_as_one() -> None:
+    """False if whoever knows the hour no better were never in time, or never late."""
+    near: dict[str, Any] = {"decided_at": "2026-06-24/2026-06-25"}
+    assert judged(bounds(None, seconds("2026-07-01T22:59:59Z")), **near).verdict is Verdict.IN_TIME
+    assert judged(bounds(DEADLINE + 1, None), **near).verdict is Verdict.LATE
+    between = judged(bounds(None, DEADLINE), **near)
+    assert (between.verdict, between.too_wide) == (Verdict.UNDETERMINED, True)
+    open_still = judged(bounds(seconds("2026-07-01T10:00:00Z"), LATE), **near)
+    assert (open_still.verdict, open_still.too_wide) == (Verdict.UNDETERMINED, False)
 
 
 def test_the_lag_is_counted_in_working_days_between_the_bounds() -> None:

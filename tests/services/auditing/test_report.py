@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, date, datetime
 from enum import Enum
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -15,16 +16,18 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from ledger.governing import GOVERNING
+from services.auditing.after_returns import AfterReturnCounts
 from services.auditing.detections.rules import RULES
 from services.auditing.found import Severity
-from services.auditing.report import finding_list, registers, texts
+from services.auditing.report import finding_choice, registers, texts, writing
 from services.auditing.report.figures import Figures, Tally
 from services.auditing.report.page import Basis, report_page
 from services.auditing.report.words import NAMES, name_of
 from services.auditing.report.writing import relative
 from services.auditing.results import AuditResult, Promises, Standing, Unread
+from services.cli.audit_report import audit_json, audit_lines
 from services.monitoring.findings import Kind
-from tests.support.audited import found
+from tests.support.audited import found, verdict
 from tests.support.audited_months import SECOND, Months, months
 from tests.support.ledgers import REGISTER, decision
 from tests.support.monitored import seal, sign
@@ -228,6 +231,86 @@ async def test_hostile_text_anywhere_is_text(it: Months) -> None:
     assert "{U+202E}" in page.text
 
 
+async def test_what_came_after_a_return_is_a_class_of_its_own(it: Months) -> None:
+    """False if a decision behind a return were told by a finding alone, or lost its class in time by it.
+
+    Of June's return there are: two decisions that came after it, one of them in time and one late, and one that
+    was corrected out of it. A decision of July is none.
+    """
+    before = read(it.report(await it.visit()))
+    assert "Added or changed after a return" not in before.text
+    assert "Either 0 0.0" in before.text
+    it.go_behind_a_return(date(2026, 7, 2))
+    result = await it.visit()
+    assert verdict(result).after_returns == AfterReturnCounts(added=2, changed=1)
+    assert verdict(result, SECOND).after_returns == AfterReturnCounts()
+    assert verdict(result, GOVERNING).after_returns is None
+    told_of = {each["register"]: each["after_returns"] for each in audit_json(result)["registers"]}
+    assert told_of == {
+        GOVERNING: None,
+        SECOND: {"added": 0, "changed": 0},
+        REGISTER: {"added": 2, "changed": 1},
+    }
+    line = (
+        "  Decisions by the returns before them: 2 added after the return that should have counted them; "
+        "1 changed after a return, into or out of what it counts"
+    )
+    assert line in list(audit_lines(result))
+    page = it.report(result).read_bytes().decode()
+    text = Parsed(page.encode()).text
+    assert "Added after the return that should have counted it 2 " in text
+    assert "Changed after a return, into or out of what it counts 1 " in text
+    assert "3 of them were added or changed after a return that should have counted them." in text
+    legend = page[page.index('<ul class="legend">') : page.index("<figcaption>")]
+    assert "diamond around a mark: added or changed after the return" in legend
+    plot = page[page.index('id="timeline-title"') : page.index('<ul class="legend">')]
+    (around,) = re.findall(r'<path d="([^"]*)"[^>]* class="after-return"', plot)
+    assert around.count("z") == 3
+    assert "The hollow part at the foot of a bar counts those that were added or changed after a return" in text
+
+
+async def test_every_finding_leads_to_its_exhibits_and_they_lead_back(it: Months) -> None:
+    """False if a reader could not get from a finding to the entries it is about, or met another one's hash."""
+    result = await it.visit()
+    page = it.report(result).read_bytes().decode()
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    rows = {
+        row[1]: row
+        for row in re.findall(
+            r'<th scope="row"><span id="(E\d+)">(E\d+)</span></th><td>([^,]*), entry ([\d,]+)</td>(.*?)</tr>',
+            page,
+        )
+    }
+    articles = re.findall(r'<article id="(F\d+)"><h5>F\d+\. (.*?)</h5>(.*?)</article>', page)
+    assert len(articles) == len(result.all_findings())
+    with_entries = 0
+    for name, heading, body in articles:
+        links = re.findall(r'<a href="#(E\d+)">([\d,]+)</a>', heading)
+        assert bool(links) == ("ntries " in heading or "ntry " in heading)
+        with_entries += bool(links)
+        for exhibit, index in links:
+            _, _, register, listed, rest = rows[exhibit]
+            assert listed == index
+            assert heading.endswith(f" of {register} ")
+            assert f'href="#{name}"' in rest or "more" in rest
+            entry = it.it.entries(register)[int(index.replace(",", ""))]
+            digest = sha256(b"\0" + entry).hexdigest()
+            assert f"<code>{digest}</code>" in rest
+        assert "evidence/" in body
+    assert with_entries > 15
+
+
+async def test_exhibits_that_are_too_many_are_counted(it: Months, monkeypatch: pytest.MonkeyPatch) -> None:
+    """False if a page could grow without end, or a link led to an exhibit that is not listed."""
+    result = await it.visit()
+    monkeypatch.setattr(writing, "MAX_EXHIBITS", 3)
+    page = it.report(result).read_bytes().decode()
+    links = set(re.findall(r'href="#(E\d+)"', page))
+    assert links == set(re.findall(r'id="(E\d+)"', page)) == {"E1", "E2", "E3"}
+    assert "Also named, and not listed here: " in page
+
+
 def poisoned(value: Any) -> Any:
     """Return a value with hostile text for every text in it that is no code of ours."""
     if isinstance(value, Enum):
@@ -266,8 +349,8 @@ async def test_a_report_stays_small_whatever_was_found(it: Months) -> None:
     page = report_page(big, Basis("a", "b", empty()), str)
     assert len(page) < 12_000_000
     text = Parsed(page).text
-    assert len(told(page)) == finding_list.MAX_TOLD
-    counted_only = 20 * 1_000 + 1_000_000 - finding_list.MAX_TOLD
+    assert len(told(page)) == finding_choice.MAX_TOLD
+    counted_only = 20 * 1_000 + 1_000_000 - finding_choice.MAX_TOLD
     assert f"Counted only ({counted_only:,})" in text
     assert "1,000,960 of Late registration (DET-01)" in text
     assert f"{3_001 - registers.MAX_REGISTERS:,} more registers not listed here" in text

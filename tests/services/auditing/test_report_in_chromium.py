@@ -54,6 +54,7 @@ async def _made(name: str, folder: Path) -> tuple[Path, AuditResult]:
                 SECOND,
                 [decision(900, SECOND, reference=reference, title=hostile)],
             )
+            it.go_behind_a_return(date(2026, 7, 14))
         result = await it.visit()
         return it.report(result), result
 

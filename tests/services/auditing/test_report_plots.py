@@ -6,21 +6,40 @@ import random
 import re
 from dataclasses import replace
 from datetime import date
+from itertools import combinations
 from typing import Any
 
+import msgspec
 import pytest
 
 from ledger.records import Decision, parse_record
 from ledger.timeline import Bounds
+from services.auditing.after_returns import AfterReturn, AfterReturnKind
 from services.auditing.calendars import packaged
 from services.auditing.lateness import Lateness, LatenessJudge
 from services.auditing.profiles import shipped
-from services.auditing.report.axes import Axis, fence, ticks, widened
-from services.auditing.report.figures import LAGS, MAX_CELLS, Cell, Figures, Tally, Timing, lag_names
+from services.auditing.report.axes import Axis, ticks, widened, within
+from services.auditing.report.figures import (
+    LAGS,
+    MAX_CELLS,
+    Cell,
+    Figures,
+    PackedTally,
+    Tally,
+    Timing,
+    lag_names,
+)
 from services.auditing.report.lag_plot import histogram
-from services.auditing.report.marks import MARKS
+from services.auditing.report.marks import AFTER_RETURN, MARKS
 from services.auditing.report.timeline_plot import timeline
-from services.auditing.report.timing_tables import MAX_ROWS, classes_table, lags_table, months_table
+from services.auditing.report.timing_tables import (
+    MAX_ROWS,
+    after_returns_table,
+    classes_table,
+    in_a_sentence,
+    lags_table,
+    months_table,
+)
 from tests.support.records import decision_bytes
 from tests.support.times import seconds
 
@@ -72,6 +91,56 @@ def test_each_class_is_counted_and_drawn_as_itself(timing: Timing) -> None:
     assert f"{MARKS[timing].name}: {timing.value}" in drawn
     assert drawn.count(MARKS[timing].colour) == 2
     assert len({(mark.name, mark.filled) for mark in MARKS.values()}) == len(MARKS) == len(Timing)
+
+
+@pytest.mark.parametrize("timing", SEVEN)
+@pytest.mark.parametrize("kind", AfterReturnKind)
+def test_after_a_return_is_a_class_beside_the_one_in_time(timing: Timing, kind: AfterReturnKind) -> None:
+    """False if a decision behind a return were not to be seen, or were taken out of its class in time."""
+    behind = replace(SEVEN[timing], after_return=AfterReturn(kind, 3))
+    assert "return at entry 3" in behind.sentence
+    assert (behind.inputs["after_return"], behind.inputs["return"]) == (kind.value, "3")
+    figures = counted(behind, SEVEN[timing])
+    assert figures.totals == {timing: 2}
+    assert figures.after_returns == {kind: 1}
+    assert [(each.count, each.after_return) for each in figures.cells] == [(2, 1)]
+    drawn = str(timeline(figures))
+    assert drawn.count(AFTER_RETURN.colour) == 2
+    assert drawn.count(MARKS[timing].colour) == 2
+    assert AFTER_RETURN.colour not in {mark.colour for mark in MARKS.values()}
+    row = f"{kind.value[:1].upper()}{kind.value[1:]}</th>"
+    assert f"{row}<td" in after_returns_table(figures)
+    assert ">1<" in after_returns_table(figures)
+    assert "1 of them was added or changed after a return that should have counted it." in in_a_sentence(
+        figures
+    )
+    assert "Added or changed after a return" in months_table(figures)
+
+
+def test_what_is_not_after_a_return_is_not_marked() -> None:
+    """False if every decision looked as if it had come behind a return."""
+    figures = counted(*SEVEN.values())
+    assert figures.after_returns == {}
+    for part in (timeline(figures), histogram(figures), lags_table(figures), months_table(figures)):
+        assert "after-return" not in part
+        assert "after a return" not in part
+    assert str(after_returns_table(figures)).count(">0<") == 3
+
+
+def test_the_histogram_shows_how_many_of_a_bar_came_after_a_return() -> None:
+    """False if the hollow part were higher or lower than its share, or stood in another bar."""
+    late = SEVEN[Timing.LATE]
+    behind = replace(late, after_return=AfterReturn(AfterReturnKind.ADDED, 3))
+    figures = counted(late, late, late, behind, SEVEN[Timing.IN_TIME])
+    bars = re.findall(
+        r'<rect x="([^"]*)" y="([^"]*)" width="[^"]*" height="([^"]*)" class="([^"]*)"', histogram(figures)
+    )
+    (hollow,) = [each for each in bars if "after-return" in each[3]]
+    (whole,) = [each for each in bars if each[0] == hollow[0] and each is not hollow]
+    assert float(hollow[2]) == pytest.approx(float(whole[2]) / 4, abs=0.1)
+    assert float(hollow[1]) + float(hollow[2]) == pytest.approx(float(whole[1]) + float(whole[2]), abs=0.1)
+    rows = re.findall(r'scope="row">([^<]*)</th>(.*?)</tr>', lags_table(figures))
+    assert re.findall(r">(\d+)<", dict(rows)["6 to 10"]) == ["4", "4", "1"]
 
 
 def test_lags_are_working_days_to_each_witnessed_moment() -> None:
@@ -130,11 +199,15 @@ def test_a_million_decisions_make_no_larger_plot() -> None:
     pick = random.Random(5)
     tally, days = Tally(), range(date(1950, 1, 1).toordinal(), date(2026, 6, 1).toordinal())
     samples = [judged(date.fromordinal(pick.choice(days)).isoformat(), *window(pick)) for _ in range(20_000)]
+    behind = AfterReturn(AfterReturnKind.ADDED, 3)
+    samples = [*(replace(each, after_return=behind) for each in samples[:2_000]), *samples[2_000:]]
     for sample in samples:
         tally.add(f"department/office-{pick.randrange(300)}", sample)
     figures = tally.figures()
     assert len(figures.cells) <= MAX_CELLS
     assert figures.span > 1
+    assert sum(each.after_return for each in figures.cells) <= sum(figures.after_returns.values())
+    assert figures.after_returns == {AfterReturnKind.ADDED: 2_000}
     assert sum(each.count for each in figures.cells) + figures.unplaced == 20_000 == figures.decisions
     assert sum(figures.at_least.values()) == sum(figures.at_most.values()) == 20_000
     drawn = timeline(figures)
@@ -145,6 +218,27 @@ def test_a_million_decisions_make_no_larger_plot() -> None:
     for sample in reversed(samples):
         again.add("department/office", sample)
     assert again.figures().cells == figures.cells
+
+
+def test_it_does_not_matter_how_counting_is_divided() -> None:
+    """False if a tally that was put together from parts differed from one that took every decision."""
+    pick = random.Random(3)
+    days = range(date(1990, 1, 1).toordinal(), date(2026, 6, 1).toordinal())
+    samples = []
+    for _ in range(4_000):
+        behind = AfterReturn(pick.choice(list(AfterReturnKind)), 1) if pick.random() < 0.1 else None
+        one = judged(date.fromordinal(pick.choice(days)).isoformat(), *window(pick))
+        samples.append((f"department/office-{pick.randrange(3)}", replace(one, after_return=behind)))
+    whole, together = Tally(), Tally()
+    decoder = msgspec.msgpack.Decoder(PackedTally)
+    for begin in range(0, len(samples), 97):
+        part = Tally()
+        for register, each in samples[begin : begin + 97]:
+            part.add(register, each)
+            whole.add(register, each)
+        together.merge(decoder.decode(msgspec.msgpack.encode(part.packed())))
+    assert together.figures() == whole.figures()
+    assert whole.figures().span > 1
 
 
 def window(pick: random.Random) -> tuple[int | None, int | None]:
@@ -230,10 +324,98 @@ def test_an_axis_marks_at_most_eight_days(first: int, last: int) -> None:
     assert all(shown[0] <= each.day <= shown[1] for each in marked)
 
 
-def test_what_is_far_from_all_others_is_beyond_the_fence() -> None:
-    """False if few days were cut off without need, or one far off were kept."""
-    assert fence([(739_000, 1)]) == (739_000, 739_000)
-    assert fence([(739_000, 1), (739_400, 1)]) == (739_000, 739_400)
-    ten = [(day, 5) for day in range(739_000, 739_010)]
-    assert fence([*ten, (739_300, 1)]) == (739_000, 739_300)
-    assert fence([*ten, (739_600, 1), (700_000, 1)]) == (739_000, 739_009)
+def test_an_axis_shows_all_days_that_can_be() -> None:
+    """False if few days were cut off, or one that cannot be were kept; or if there were an axis of none."""
+    assert within([3, 999, 7], 1, 10) == (3, 7)
+    assert within([999], 1, 10) is None
+
+
+def test_an_axis_hardly_runs_into_days_to_come() -> None:
+    """False if half of an axis were of days on which nothing can have been registered yet."""
+    assert widened(739_000, 739_000) == (738_987, 739_001)
+    assert widened(739_000, 739_800) == (738_980, 739_810)
+
+
+# Many decisions of 2020, brought in on one day of November 2026, and six of that month.
+
+OLD = [
+    judged(
+        date.fromordinal(date(2020, 3, 1).toordinal() + n).isoformat(),
+        "2026-11-26T10:00:00Z",
+        "2026-11-26T10:01:00Z",
+        late_reason="migration_of_legacy",
+    )
+    for n in range(200)
+]
+RECENT = [
+    judged(f"2026-11-{day:02}", "2026-11-26T10:00:00Z", "2026-11-26T10:01:00Z") for day in (2, 3, 4, 24, 25, 26)
+]
+
+
+def test_decisions_of_this_month_are_not_at_the_edge_of_those_of_years_ago() -> None:
+    """False if the few that can be acted on were put where no day is, since there are so few of them."""
+    figures = counted(*OLD, *RECENT)
+    assert figures.totals == {Timing.EXEMPT: 200, Timing.LATE: 3, Timing.IN_TIME: 3}
+    drawn = str(timeline(figures))
+    assert "edge" not in drawn.partition("<figcaption>")[2]
+    late, in_time = places(drawn, Timing.LATE), places(drawn, Timing.IN_TIME)
+    assert (len(late), len(in_time)) == (3, 3)
+    assert all(x < 744 for x, _ in (*late, *in_time))
+    # None covers another: three units are half a mark.
+    assert all(abs(x - a) + abs(y - b) >= 3 for x, y in late for a, b in in_time)
+    assert drawn.index(MARKS[Timing.LATE].colour) > drawn.index(MARKS[Timing.IN_TIME].colour)
+
+
+def test_marks_of_different_classes_do_not_cover_each_other() -> None:
+    """False if three classes of one day, registered on one day, looked like one."""
+    drawn = str(timeline(counted(*SEVEN.values())))
+    at_once = [Timing.LATE, Timing.LATE_EXPLAINED, Timing.EXEMPT, Timing.UNDETERMINED]
+    points = [point for timing in at_once for point in places(drawn, timing)]
+    assert all(abs(x - a) + abs(y - b) >= 3 for (x, y), (a, b) in combinations(points, 2))
+
+
+def places(drawn: str, timing: Timing) -> list[tuple[float, float]]:
+    """Return where the marks of a class stand, by their first points."""
+    mark = MARKS[timing]
+    fill = mark.colour if mark.filled else "none"
+    stroke = "#ffffff" if mark.filled else mark.colour
+    path = re.search(rf'<path d="([^"]*)" fill="{fill}" stroke="{stroke}"', drawn.partition("<ul")[0])
+    assert path is not None
+    return [(float(x), float(y)) for x, y in re.findall(r"M([\d.-]+) ([\d.-]+)", path[1])]
+
+
+def test_the_dashed_line_is_spoken_of_where_it_is_drawn() -> None:
+    """False if a reader were sent to look for a line that is not in the picture."""
+    with_line, without = str(timeline(counted(*SEVEN.values()))), str(timeline(counted(*OLD, *RECENT)))
+    for drawn, has_line in ((with_line, True), (without, False), (str(timeline(counted(*OLD))), False)):
+        assert ('class="same-day"' in drawn) is has_line
+        assert drawn.count("dashed line") == (2 if has_line else 0)
+    assert "The higher and the further to the left a mark stands, the later" in without
+
+
+def test_late_marks_are_drawn_over_those_in_time() -> None:
+    """False if a reader could not see what the report is for."""
+    assert list(MARKS).index(Timing.IN_TIME) < list(MARKS).index(Timing.LATE_EXPLAINED)
+    assert list(MARKS)[-2:] == [Timing.LATE, Timing.IMPOSSIBLE]
+    drawn = str(timeline(counted(*reversed(list(SEVEN.values()))))).partition("<ul")[0]
+    shown = [
+        drawn.index(f'"{MARKS[each].colour}"') for each in (Timing.IN_TIME, Timing.LATE, Timing.IMPOSSIBLE)
+    ]
+    assert shown == sorted(shown)
+
+
+@pytest.mark.parametrize("decided", ["1995-06-01", "2027-08-01"])
+def test_one_late_or_impossible_decision_years_away_has_its_place(decided: str) -> None:
+    """False if the gravest were left at the edge since it is far from all others."""
+    figures = counted(*RECENT, judged(decided, "2026-11-26T10:00:00Z", "2026-11-26T10:01:00Z"))
+    assert "edge:" not in str(timeline(figures))
+
+
+def test_what_stands_at_the_edge_is_told_by_its_class() -> None:
+    """False if somebody could not see that what is beyond is late, or cannot be."""
+    early = judged("1900", "2026-11-26T10:00:00Z", "2026-11-26T10:01:00Z")
+    drawn = str(timeline(counted(*RECENT, early, judged("9999-12-31", None, "2026-11-26T10:01:00Z"))))
+    assert (
+        "At the left edge: 1 decision dated before 1 November 2026 (1 provably late, not explained)." in drawn
+    )
+    assert "(1 impossible: dated after the witnesses had it)." in drawn

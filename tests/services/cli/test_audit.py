@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -94,6 +95,33 @@ def test_findings_of_detections_do_not_change_the_status(it: Monitored) -> None:
     assert value["calendar"]
     # Under a profile that does not ask for it, it is gone: what is remembered is of the terms.
     assert told(it, "--profile", "cabinet-office-2013")["profile"].startswith("cabinet-office-2013")
+
+
+def test_days_that_are_otherwise_are_the_auditors_to_choose(it: Monitored, tmp_path: Path) -> None:
+    """False if the days of a ledger held with the auditor's own profile, or his own ones could not be given."""
+    days = {
+        "type": "daybook.calendar/1",
+        "name": "theirs",
+        "basis": "Made up",
+        "calendar": "dept-ew",
+        "dated": "2026-05-01",
+        "non_working": [{"date": "2026-05-20", "reason": "Made up"}],
+    }
+    from_when = "2026-06-01T00:00Z"
+    it.held.govern(
+        "policy.published/1", kind="calendar", name="theirs", effective_from=from_when, calendar=days
+    )
+    it.publish()
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(days | {"name": "own"}), encoding="utf-8")
+    strict = ("--profile", "daybook-strict")
+    assert "overrides" not in told(it, *strict)["calendar"]
+    both = told(it, *strict, "--overrides", "published", "--overrides", own)
+    assert re.findall("overrides ([a-z]+) of", both["calendar"]) == ["theirs", "own"]
+    assert "overrides theirs" in both["changed_terms"]
+    assert re.findall("overrides ([a-z]+) of", told(it, "--overrides", own)["calendar"]) == ["own"]
+    own.write_text(json.dumps(days | {"calendar": "none"}), encoding="utf-8")
+    assert told(it, "--overrides", own, status=2)["error"]["reason"] == "CALENDAR_MALFORMED"
 
 
 def test_what_cannot_be_read_ends_it_with_status_3(it: Monitored) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ledger import canonical
 from tests.support.command import run, run_json
-from tests.support.ledgers import REGISTER
+from tests.support.ledgers import DEPARTMENT_KEY, REGISTER, submission
 from tests.support.monitored import Monitored, monitored, sign
+from tests.support.records import period_return, record_id
 
 
 @pytest.fixture
@@ -35,6 +37,38 @@ def test_the_page_says_what_the_command_says(it: Monitored, tmp_path: Path) -> N
     assert page.endswith("</html>\n")
     assert "Of 20 decisions: 20 not decided by the witnesses." in page
     assert [each.name for each in tmp_path.glob("report*")] == ["report.html"]
+
+
+def test_the_command_tells_the_classes_that_its_report_has_counted(it: Monitored, tmp_path: Path) -> None:
+    """False if the numbers were in the page only, or numbers were told that nobody had counted."""
+    filed = canonical.format(
+        period_return(
+            register=REGISTER, period="2026-05", count=20, first=1, last=20, record_id=record_id(7_000)
+        )
+    )
+    it.held.turn([submission(REGISTER, [filed], [DEPARTMENT_KEY])])
+    it.held.add([20, 21])
+    it.publish()
+    audit = arguments(it, tmp_path / "report.html")
+    told = {each["register"]: each for each in run_json(*audit[:-2])["registers"]}
+    assert told[REGISTER]["timing"] is None
+    assert told[REGISTER]["after_returns"] == {"added": 2, "changed": 0}
+    told = {each["register"]: each for each in run_json(*audit)["registers"]}
+    assert told[REGISTER]["timing"] == {
+        "in_time": 0,
+        "exempt": 0,
+        "late_explained": 0,
+        "late": 0,
+        "impossible": 0,
+        "undetermined": 22,
+        "no_limit": 0,
+    }
+    lines = run(*audit).stdout.splitlines()
+    assert "  Decisions by when they were registered: 22 not decided by the witnesses" in lines
+    assert (
+        "  Decisions by the returns before them: 2 added after the return that should have counted them"
+        in lines
+    )
 
 
 def test_a_failure_is_told_and_its_status_kept_even_if_no_report_can_be_written(

@@ -59,7 +59,8 @@ def test_findings_are_listed_and_said_to_be_the_operators_word(server: Server) -
     assert "the operator's word" in told.stdout
     assert "daybook audit" in told.stdout
     assert "MEDIUM DET-05: The decision was made over whatsapp" in told.stdout
-    assert "  entries: 0\n" in told.stdout
+    assert "  entry: 0\n" in told.stdout
+    assert told.stdout.endswith("daybook query … --index N --full\n")
 
 
 def test_findings_as_json(server: Server) -> None:
@@ -140,3 +141,31 @@ def test_an_operator_can_have_no_detections_run(tmp_path: Path) -> None:
             assert "findings" not in json.load(answer)
     assert told["error"]["reason"] == "NOT_YET_AVAILABLE"
     assert not ledger.directory.detections.exists()
+
+
+class Endless(AuditServicer):
+    """Always has one more page: of some findings, or of none."""
+
+    findings = 400
+
+    async def ListFindings(  # noqa: N802 - as the generated base class spells it
+        self, request: pb.ListFindingsRequest, context: Context
+    ) -> pb.ListFindingsResponse:
+        found = [pb.Finding(detection="DET-01", indices=[1])] * self.findings
+        return pb.ListFindingsResponse(register=REGISTER, size=25, findings=found, next_page_token="on")
+
+
+class EndlessNothing(Endless):
+    findings = 0
+
+
+def test_a_server_that_never_ends_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+    """If false, a server could fill the memory of whoever asks it."""
+    held = open_ledger(MemoryStore(), tmp_path / "marks")
+    with audit_server(held, Endless) as address:
+        told = run_json("findings", "--server", address, "--register", REGISTER)
+        assert (told["more"], len(told["findings"])) == (True, 10_000)
+        assert "THERE ARE MORE" in run("findings", "--server", address, "--register", REGISTER).stdout
+    with audit_server(held, EndlessNothing) as address:
+        told = run_json("findings", "--server", address, "--register", REGISTER, status=3)
+        assert "without findings" in told["error"]["message"]

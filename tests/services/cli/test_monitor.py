@@ -64,6 +64,20 @@ def test_the_first_round_says_what_it_cannot_say(it: Monitored) -> None:
     assert "->" not in again
 
 
+def test_one_of_a_thing_is_told_as_one(tmp_path: Path) -> None:
+    """False if a reader stumbled over "1 registers"."""
+    with monitored(tmp_path) as it:
+        it.held.fill(1)
+        it.publish()
+        first, later = once(it), once(it, "--reread", "1")
+        assert f"{REGISTER}: 0 -> 1 entry" in first.splitlines()[-1]
+        assert "1 old bundle read again" in later
+        it.site.answers[CHECKPOINT] = status(404)
+        once(it, status=1)
+        assert "Evidence from earlier rounds is in" in (told := once(it, status=1))
+        assert ": 1 file." in told
+
+
 def test_under_a_witnessed_policy_it_does_not_say_that_there_is_none(tmp_path: Path) -> None:
     """False if a ledger with witnesses were called one without."""
     with monitored(tmp_path, WITNESSED) as it:

@@ -113,6 +113,8 @@ def indices(told: dict[str, Any], name: str = "matches") -> list[int]:
         (["--type", "grant", "--type", "decision.corrected/1"], []),
         (["--decided", "2026-01"], [0]),
         (["--decided", "2026-02-20"], [1]),
+        (["--decided", "2026-01..2026-02"], [0, 1]),
+        (["--decided", "2026-01/2026-02"], [0, 1]),
         (["--decided-from", "2026-02-20", "--decided-to", "2026-04"], [1]),
         (["--decided-to", "2026-02"], [0, 1]),
         (["--record", record_id(7)], [7]),
@@ -202,12 +204,22 @@ def test_hostile_text_of_a_record_stays_in_its_cell(held: LedgerUnderTest, polic
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--channel", "whatsap"], "'whatsap' is not one of corporate_email"),
-        (["--type", "grants"], "'grants' is not one of policy"),
-        (["--decided", "soon"], "must be a date"),
-        (["--decided-from", "2026-02", "--decided-to", "2026-01"], "is before"),
+        (["--channel", "whatsap"], "--channel: 'whatsap' is not one of corporate_email"),
+        (["--type", "grants"], "--type: 'grants' is not one of policy"),
+        (["--decided", "soon"], "--decided 'soon': not a date"),
+        (["--decided", "2026-02..soon"], "--decided '2026-02..soon': not a date"),
+        (["--decided", "2026-02..2026-01"], "--decided '2026-02..2026-01': ends before it begins"),
+        (["--decided-from", "soon"], "--decided-from 'soon': not a date"),
+        (
+            ["--decided-from", "2026-02", "--decided-to", "2026-01"],
+            "--decided-to '2026-01': is before --decided-from '2026-02'",
+        ),
         (["--decided", "2026", "--decided-to", "2026"], "Give --decided, or"),
-        (["--record", "7"], "must be a uuid"),
+        (["--record", "7"], "--record '7': must be a uuid"),
+        (["--series", "//"], "--series '//': must be letters"),
+        (["--index", "9..3"], "--index '9..3': not an index"),
+        (["--index", "0", "--index", "602"], "--index 602 is not reached: department-for-testing/"),
+        (["--index", "0", "--quick"], "leave --quick out"),
         (["--at-size", "603"], "is not reached"),
         (["--at-size", "6", "--at-time", "2026-06-01"], "Give one of"),
         (["--at-time", "2026-06"], "not a day"),
@@ -222,6 +234,7 @@ def test_a_question_that_cannot_be_meant_is_refused(
     with audit_server(held) as address:
         error = run_json(*asking(address, policy, *options), status=2)["error"]
     assert says in error["message"]
+    assert "decided_" not in error["message"]
 
 
 def test_an_empty_register_is_proved_to_have_nothing(held: LedgerUnderTest, policy: Path) -> None:
@@ -230,6 +243,7 @@ def test_an_empty_register_is_proved_to_have_nothing(held: LedgerUnderTest, poli
     with audit_server(held) as address:
         told = run_json("query", "--server", address, "--register", PENNY, "--policy", policy)
     assert (told["checkpoint"]["size"], told["matches"], told["completeness_proved"]) == (0, [], True)
+    assert not any("Proved of each" in each for each in told["statements"])
 
 
 def test_the_governing_register_is_asked_alike(held: LedgerUnderTest, policy: Path) -> None:

@@ -106,6 +106,8 @@ def test_at_a_moment_witnesses_decide_and_what_they_leave_open_has_its_window(
     assert (straddling["not_before"], straddling["not_after"]) == (instant_of(0), instant_of(DAY))
     assert f"came in after {instant_of(0)}, and by {instant_of(DAY)}" in text
     assert "perhaps no longer the last version: corrected by entry 2" in text
+    assert "2 entries match, as it stood then." in told["statements"]
+    assert any(each.startswith("1 entry matches that may have come in before") for each in told["statements"])
 
 
 def instant_of(seconds: int) -> str:

@@ -198,7 +198,21 @@ def test_what_cannot_be_judged_is_neither_fine_nor_a_failure(
 
 def test_a_file_without_end_is_no_receipt() -> None:
     """False if a file from a stranger could fill the memory of whoever looks at it."""
-    run_json("verify", "/dev/zero", "--policy", POLICY, status=1)
+    error = run_json("verify", "/dev/zero", "--policy", POLICY, status=2)["error"]
+    assert error["reason"] == "NOT_A_RECEIPT"
+
+
+def test_what_is_no_receipt_at_all_is_no_integrity_failure() -> None:
+    """False if a slip of the hand were reported as tampering."""
+    error = run_json("verify", POLICY, "--policy", POLICY, status=2)["error"]
+    assert error["reason"] == "NOT_A_RECEIPT"
+    assert "neither a receipt nor an evidence pack" in error["message"]
+
+
+def test_a_receipt_that_lost_its_first_line_and_its_name_is_damaged_and_still_one(tmp_path: Path) -> None:
+    """False if whoever changes one byte of a receipt turned tampering into a slip of the hand."""
+    (tmp_path / "file").write_bytes(FULLEST.read_bytes()[1:])
+    run("verify", tmp_path / "file", "--policy", POLICY, status=1)
 
 
 def test_without_a_policy_it_teaches_where_one_comes_from() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
@@ -8,15 +9,20 @@ from typing import Final
 
 import pytest
 
+from ledger.notes import SignerKey
 from ledger.receipt_file import Receipt
 from ledger.witnessing import Policy
-from services.evidence.checking import CheckedPack, check_pack, exhibit_of
+from services.evidence.bag import ALGORITHMS
+from services.evidence.checked import CheckedPack, exhibit_of
+from services.evidence.checking import check_pack
+from services.evidence.signature import sign_pack
 from tests.services.evidence.forgeries import FORGERIES, edited
 from tests.support.command import run, run_json
 from tests.support.forged_ledger import ACCEPTED, Log, signed_entry
+from tests.support.monitored import WITNESSED
 from tests.support.packs import POLICY, Packs, chosen_receipts, files_of, flip, make_packs, write_manifests
 from tests.support.records import decision_bytes
-from tests.support.story import REGISTER
+from tests.support.story import LEDGER_ORIGIN, REGISTER, secret
 from tests.support.vectors import load
 
 TRUSTED: Final = Policy.parse(POLICY.read_bytes())
@@ -31,6 +37,7 @@ def test_a_good_pack_verifies_with_the_bounds_of_the_vectors(packs: Packs, form:
     """False if a pack as it was written did not prove what its receipts do."""
     told = run_json("verify", getattr(packs, form), "--policy", POLICY)
     assert told["verified"]
+    assert told["own_report"]
     golden = {
         (case["index"], case["not_before"], case["not_after"], case["anchored"])
         for case in load("receipts.json")["cases"]
@@ -79,6 +86,26 @@ def test_the_command_names_the_exhibit_and_ends_with_status_1(copied: Packs) -> 
     assert "Exhibit JS/2, data/exhibits/JS-2/" in result.stderr
     error = run_json("verify", copied.folder, "--policy", POLICY, status=1)["error"]
     assert error["exhibits"] == ["JS/2"]
+
+
+def test_a_policy_of_another_ledger_is_told_once_and_not_of_each_file(packs: Packs, tmp_path: Path) -> None:
+    """False if the one thing that is wrong were lost among as many lines as there are files."""
+    policy = tmp_path / "policy"
+    policy.write_bytes(WITNESSED.text())
+    for pack in (packs.folder, packs.zip):
+        lines = run("verify", pack, "--policy", policy, status=1).stderr.splitlines()
+        told = [line for line in lines if f"names no key for the log '{LEDGER_ORIGIN}/{REGISTER}'" in line]
+        assert len(told) == 1
+        assert told[0].strip().startswith("7 files: ")
+        assert (
+            "Exhibit JS/1, Exhibit JS/2, Exhibit JS/3, Exhibit JS/4, data/" in lines[lines.index(told[0]) + 1]
+        )
+
+
+def test_a_pack_that_lost_its_declaration_is_damaged_and_still_a_pack(copied: Packs) -> None:
+    """False if whoever takes one file out of a pack turned tampering into a slip of the hand."""
+    (copied.folder / "bagit.txt").unlink()
+    run("verify", copied.folder, "--policy", POLICY, status=1)
 
 
 @pytest.mark.parametrize("name", FORGERIES)
@@ -142,9 +169,13 @@ def test_links_and_strange_names_in_a_folder_are_faults(copied: Packs) -> None:
 
 
 def test_what_is_no_pack_is_told(tmp_path: Path) -> None:
-    """False if an empty folder, or a file that is no ZIP file, verified."""
-    (tmp_path / "empty").mkdir()
-    run("verify", tmp_path / "empty", "--policy", POLICY, status=1)
+    """False if any folder, or a file that is no ZIP file, verified; or all of a folder were read for it."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/secret").write_bytes(b"")
+    (tmp_path / "folder/secret").chmod(0)
+    error = run_json("verify", tmp_path / "folder", "--policy", POLICY, status=2)["error"]
+    assert error["reason"] == "NOT_A_PACK"
+    assert "is no evidence pack: there is no bagit.txt in it" in error["message"]
     (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + bytes(17))
     run("verify", tmp_path / "a.zip", "--policy", POLICY, status=1)
     (tmp_path / "b.zip").write_bytes(b"PK\x05\x06" + bytes(18))
@@ -194,3 +225,53 @@ def test_two_histories_in_one_pack_are_found_and_neither_is_packed(packs: Packs,
     )["error"]  # fmt: skip
     assert error["reason"] == "SPLIT_VIEW"
     assert not (tmp_path / "both").exists()
+
+
+def test_the_page_of_a_pack_is_not_trusted_and_ones_own_can_be_had(copied: Packs, tmp_path: Path) -> None:
+    """False if a page that is always green passed for ours, or a reader had no other page than the pack's."""
+    (copied.folder / "verify.html").write_bytes(b"<h1>Verified</h1>\n")
+    write_manifests(copied.folder)
+    told = run_json("verify", copied.folder, "--policy", POLICY)
+    assert not told["own_page"]
+    assert (
+        "verify.html is NOT the page of this version" in run("verify", copied.folder, "--policy", POLICY).stdout
+    )
+    own = run_json("verify", "--page", tmp_path / "own.html")
+    assert (tmp_path / "own.html").read_bytes() == (copied.closed / "verify.html").read_bytes()
+    assert own["sha256"] == hashlib.sha256((tmp_path / "own.html").read_bytes()).hexdigest()
+    run("verify", "--page", tmp_path / "own.html", status=2)
+    run("verify", status=2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"What is not proved", b"What is proved too"),
+        (b"06 January 2026", b"05 January 2026"),
+        (b"DET-01", b"DET-02"),
+    ],
+)
+def test_a_report_that_says_something_else_is_not_vouched_for(copied: Packs, old: bytes, new: bytes) -> None:
+    """False if a packer's own words passed for what receipts prove."""
+    edited("data/report.txt", old, new)(copied.folder)
+    write_manifests(copied.folder)
+    assert not run_json("verify", copied.folder, "--policy", POLICY)["own_report"]
+    text = run("verify", copied.folder, "--policy", POLICY).stdout
+    assert "report.txt is NOT what this version of Daybook finds here" in text
+
+
+def test_a_signature_by_a_key_whose_name_steers_a_terminal_is_no_fine_signature(copied: Packs) -> None:
+    """False if the name of a packer's key could hide what is printed."""
+    key = SignerKey("packer\u202e\u009b2J", secret("stranger"))
+    info = copied.folder / "bag-info.txt"
+    info.write_text(f"{info.read_text()}Packed-By-Key: {key.verifier}\n")
+    write_manifests(copied.folder)
+    tags = {
+        f"tagmanifest-{each}.txt": (copied.folder / f"tagmanifest-{each}.txt").read_bytes()
+        for each in ALGORITHMS
+    }
+    identifier = check(copied.closed).identifier
+    (copied.folder / "signature.note").write_bytes(sign_pack(identifier, "open", tags, key))
+    result = run("verify", copied.folder, "--policy", POLICY, status=1)
+    assert "bag-info.txt" in result.stderr
+    assert "\x9b" not in result.stderr + result.stdout

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,32 @@ import pytest
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1 import audit_service_pb2_grpc as audit_rpc
 
+from ledger.admission import instant
+from ledger.governing import GOVERNING
+from ledger.own_records import checkpoint_anchored
+from ledger.receipt_file import Receipt
+from ledger.receipts import VerifiedReceipt, verify_receipt
+from ledger.stores.memory import MemoryStore
+from ledger.witnessing import Policy
+from services.audit import AuditServicer
 from services.client.answers import Registered
 from services.client.client import connect
 from services.compose import register_locally
+from services.evidence import from_server
+from services.receipts import ReceiptBuilder
+from tests.support.audit_server import audit_server, seal, witnessed
 from tests.support.command import run, run_json
 from tests.support.ledger_dir import revoking
-from tests.support.ledgers import DEPARTMENT_KEY, REGISTER, decision, record_id
+from tests.support.ledger_story import commit
+from tests.support.ledgers import (
+    DEPARTMENT_KEY,
+    REGISTER,
+    LedgerUnderTest,
+    decision,
+    open_ledger,
+    record_id,
+)
+from tests.support.monitored import BEGAN, WITNESSED
 from tests.support.packs import files_of
 from tests.support.sealed_ledger import SealedLedger, sealed_ledger
 from tests.support.server_process import Server, running
@@ -74,6 +95,10 @@ def test_a_selection_is_made_from_the_whole_register_and_verifies(
         assert each["department_proved"]
         assert each["not_before"] <= each["not_after"]
     assert checked["one_history"]
+    assert checked["own_report"]
+    for each in checked["exhibits"]:
+        assert each["key"]["revocation"] in ("provably before", "concurrent")
+        assert "REVOKED by governing entry" in each["key"]["says"]
     report = (out / "data/report.txt").read_text()
     assert "all 5 entries were read when the pack was made" in " ".join(report.split())
     done = subprocess.run(
@@ -131,6 +156,8 @@ def test_the_server_makes_packs_too_and_they_verify_like_any_other(
     out.write_bytes(exported(server, register=REGISTER, first=1, count=3))
     checked = run_json("verify", out, "--policy", ledger.policy_file)
     assert [each["index"] for each in checked["exhibits"]] == [1, 2, 3]
+    assert all("REVOKED by governing entry" in each["key"]["says"] for each in checked["exhibits"])
+    assert checked["own_report"]
     assert [each["record_type"] for each in checked["keys"]] == [
         "ledger.opened/1", "register.opened/1", "key.authorised/1", "key.revoked/1",
     ]  # fmt: skip
@@ -160,10 +187,25 @@ class _Leaving:
         self._real: Any = _REAL(channel)
         self.GetCheckpoint = self._real.GetCheckpoint
 
-    async def ReadEntries(self, request: pb.ReadEntriesRequest) -> AsyncIterator[pb.ReadEntriesResponse]:  # noqa: N802
-        async for page in self._real.ReadEntries(request):
-            kept = [entry for entry in page.entries if b"whatsapp" not in entry]
-            yield pb.ReadEntriesResponse(register=page.register, entries=kept)
+    def ReadEntries(self, request: pb.ReadEntriesRequest) -> _LeavingStream:  # noqa: N802
+        return _LeavingStream(self._real.ReadEntries(request))
+
+
+@dataclass
+class _LeavingStream:
+    """A stream of pages that lack it."""
+
+    real: Any
+
+    async def read(self) -> Any:
+        page = await self.real.read()
+        if not isinstance(page, pb.ReadEntriesResponse):
+            return page
+        kept = [entry for entry in page.entries if b"whatsapp" not in entry]
+        return pb.ReadEntriesResponse(register=page.register, entries=kept)
+
+    def cancel(self) -> None:
+        self.real.cancel()
 
 
 def test_a_ledger_that_leaves_a_record_out_is_an_integrity_failure(
@@ -210,3 +252,88 @@ def test_a_ledger_that_is_away_is_no_integrity_failure(ledger: SealedLedger, tmp
         "--out", tmp_path / "pack", "--timeout", "1", "--json", status=3,
     )  # fmt: skip
     assert json.loads(result.stdout)["error"]["code"] == "UNAVAILABLE"
+
+
+class _Empty(AuditServicer):
+    """Sends pages without an entry, for ever."""
+
+    async def ReadEntries(  # noqa: N802
+        self, request: pb.ReadEntriesRequest, context: Any
+    ) -> AsyncIterator[pb.ReadEntriesResponse]:
+        while True:
+            yield pb.ReadEntriesResponse(register=request.register)
+
+
+class _Silent(AuditServicer):
+    """Never sends a page."""
+
+    async def ReadEntries(  # noqa: N802
+        self, request: pb.ReadEntriesRequest, context: Any
+    ) -> AsyncIterator[pb.ReadEntriesResponse]:
+        await asyncio.Event().wait()
+        yield pb.ReadEntriesResponse(register=request.register)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("servicer", "status"), [(_Empty, 1), (_Silent, 3)])
+def test_a_ledger_that_sends_nothing_is_not_waited_for_longer_than_was_said(
+    servicer: type[AuditServicer], status: int, tmp_path: Path
+) -> None:
+    """False if a server could keep whoever wants evidence waiting for ever."""
+    held = witnessed(open_ledger(MemoryStore(), tmp_path / "marks"))
+    held.fill(2)
+    seal(held, BEGAN)
+    policy = tmp_path / "policy"
+    policy.write_bytes(WITNESSED.text())
+    with audit_server(held, servicer) as address:
+        run(
+            "evidence", "--register", REGISTER, "--server", address, "--policy", policy,
+            "--out", tmp_path / "pack", "--timeout", "1", status=status,
+        )  # fmt: skip
+    assert not (tmp_path / "pack").exists()
+
+
+def anchor_latest(held: LedgerUnderTest) -> None:
+    """Anchor the latest sealed checkpoint of the register."""
+    reader = held.published.sealed_reader
+    assert reader is not None
+    sealed = reader.last_up_to(REGISTER, held.published.latest(REGISTER).size)
+    assert sealed is not None
+    turn = held.ledger.turn()
+    turn.append_ledger_written(GOVERNING, checkpoint_anchored(sealed.note), instant(BEGAN + held.turns))
+    commit(held, turn)
+
+
+def test_a_server_cannot_keep_to_itself_since_when_an_entry_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """False if a ledger whose receipts leave the earlier checkpoint out hid that a record came late."""
+    held = witnessed(open_ledger(MemoryStore(), tmp_path / "marks"))
+    for size, at in ((2, 10), (5, 20), (7, 30)):
+        held.fill(size)
+        seal(held, BEGAN + at)
+        if at < 30:
+            anchor_latest(held)
+    seal(held, BEGAN + 31, register=GOVERNING)
+    builder = ReceiptBuilder(held.ledger, held.published)
+
+    async def withholding(
+        _stub: object, policy: Policy, _origin: str, register: str, index: int, _timeout: float
+    ) -> tuple[bytes, VerifiedReceipt]:
+        whole = Receipt.parse(builder.receipt(register, index).data)
+        data = replace(whole, not_before=None, anchor=None).data()
+        return data, verify_receipt(data, policy)
+
+    monkeypatch.setattr(from_server, "fetch_receipt", withholding)
+    policy = tmp_path / "policy"
+    policy.write_bytes(WITNESSED.text())
+    with audit_server(held) as address:
+        run(
+            "evidence", "--register", REGISTER, "--server", address, "--policy", policy,
+            "--out", tmp_path / "pack",
+        )  # fmt: skip
+    told = run_json("verify", tmp_path / "pack", "--policy", policy)
+    assert [each["not_before"] for each in told["exhibits"]] == [
+        None, None, BEGAN + 10, BEGAN + 10, BEGAN + 10, BEGAN + 20, BEGAN + 20,
+    ]  # fmt: skip
+    assert told["one_history"]

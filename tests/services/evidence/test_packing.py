@@ -184,7 +184,9 @@ def _write_beside(out: Path, theirs: Path) -> None:
         (["--select", "index=9..3"], 2, "MALFORMED"),
         (["--select", "record=x"], 2, "MALFORMED"),
         (["--select", "decided=1.5.2026"], 2, "MALFORMED"),
-        (["--select", "channel=carrier_pigeon"], 2, "NOTHING_TO_PACK"),
+        (["--select", "channel=carrier_pigeon"], 2, "INVALID_FIELD"),
+        (["--select", "type=contract"], 2, "INVALID_FIELD"),
+        (["--select", "channel=telegram"], 2, "NOTHING_TO_PACK"),
         (["--exhibit-prefix", "../x"], 2, "MALFORMED"),
         (["--by", "one\ntwo"], 2, "BAD_USAGE"),
         (["--date", "yesterday"], 2, "BAD_USAGE"),
@@ -270,3 +272,62 @@ def test_offline_nothing_of_a_network_and_no_database_is_loaded(packs: Packs, tm
     )  # fmt: skip
     loaded = done.stdout.split("LOADED")[1].split()
     assert not set(loaded) & {"grpc", "google", "daybook", "sqlite3", "psycopg", "faust", "aiokafka"}
+
+
+def refused(tmp_path: Path, *options: str | Path, receipts: bool = True) -> str:
+    """Return what is said where no pack is made."""
+    folder = tmp_path / "receipts"
+    if not folder.exists():
+        chosen_receipts(folder)
+    source = ("--receipts", folder) if receipts else ()
+    result = run("evidence", "--register", REGISTER, *source, "--policy", POLICY, *options, status=2)
+    return " ".join(result.stderr.split())
+
+
+def test_a_slip_is_told_by_the_name_of_what_is_wrong(tmp_path: Path) -> None:
+    """False if somebody had to guess which of their files, or options, was meant."""
+    out = ("--out", tmp_path / "pack")
+    said = refused(tmp_path, "--out", tmp_path / "none/e.zip")
+    assert f"the folder {tmp_path / 'none'} does not exist" in said
+    assert f"--findings {POLICY} is not a file of findings: not JSON" in refused(
+        tmp_path, *out, "--findings", POLICY
+    )
+    assert f"{POLICY} is not a disclosure file" in refused(tmp_path, *out, "--closed", POLICY)
+    receipts = tmp_path / "receipts"
+    assert f"{receipts}/anchored" in refused(tmp_path, *out, "--closed", receipts)
+    assert "only one of --server, --receipts and --state" in refused(tmp_path, *out, "--server", "127.0.0.1:1")
+    assert "Say where the records come from" in refused(tmp_path, *out, receipts=False)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_folder_of_disclosures_may_hold_those_of_other_records(tmp_path: Path) -> None:
+    """False if a caseworker had to sort their folder first, or were not told what was left out."""
+    receipts, folder = chosen_receipts(tmp_path / "receipts"), tmp_path / "disclosures"
+    folder.mkdir()
+    disclosed = json.loads(DISCLOSURE.read_bytes())
+    (folder / "a.json").write_bytes(DISCLOSURE.read_bytes())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**disclosed, "record_id": "00000000-0000-4000-8000-000000000001"}))
+    (folder / "b.json").write_bytes(other.read_bytes())
+    options = ("--register", REGISTER, "--receipts", receipts, "--policy", POLICY, "--exhibit-prefix", "JS")
+    told = run("evidence", *options, "--closed", folder, "--out", tmp_path / "pack").stdout
+    assert "Disclosed: values of 1 exhibit; 1 disclosure was of no exhibit, and passed over." in told
+    checked = run_json("verify", tmp_path / "pack-closed", "--policy", POLICY)
+    assert [bool(each["disclosed"]) for each in checked["exhibits"]] == [True, False, False, False]
+    # One that was named is meant, and where none is of an exhibit there is nothing to disclose.
+    assert f"{other}: the disclosure of 00000000-" in refused(
+        tmp_path, "--closed", other, "--out", tmp_path / "no"
+    )
+    (folder / "a.json").unlink()
+    assert "none is of an exhibit" in refused(tmp_path, "--closed", folder, "--out", tmp_path / "no")
+
+
+def test_one_exhibit_is_told_as_one(tmp_path: Path) -> None:
+    """False if a person read of 1 exhibits."""
+    receipts = chosen_receipts(tmp_path / "receipts")
+    told = run(
+        "evidence", "--register", REGISTER, "--receipts", receipts, "--policy", POLICY,
+        "--select", "index=0", "--out", tmp_path / "pack",
+    ).stdout  # fmt: skip
+    assert "open variant, 1 exhibit, DB/1, " in told
+    assert "The pack verifies: 1 exhibit, " in run("verify", tmp_path / "pack", "--policy", POLICY).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 import zipfile
@@ -15,10 +16,11 @@ from playwright.sync_api import Browser, Page
 from ledger import base64
 from ledger.receipt_file import Receipt
 from ledger.witnessing import Policy
-from services.evidence.checking import exhibit_of
+from services.evidence.checked import exhibit_of
 from services.evidence.page import verifier_page
 from services.evidence.rendering import render
 from tests.services.evidence.forgeries import FORGERIES
+from tests.services.evidence.test_zip_reading import hide, made, streamed
 from tests.support.chromium import assert_accessible
 from tests.support.command import run
 from tests.support.forged_ledger import ACCEPTED, Log, signed_entry
@@ -46,10 +48,10 @@ VERIFY: Final = """async ([receipt, policy, now]) => {
 @pytest.fixture
 def page(browser: Browser, packs: Packs) -> Iterator[Page]:
     """The page as it lies in the pack, opened from the disk; anything that it asks for fails the test."""
-    yield from _opened(browser, packs.folder / "verify.html")
+    yield from opened_page(browser, packs.folder / "verify.html")
 
 
-def _opened(browser: Browser, path: Path, script: str = "") -> Iterator[Page]:
+def opened_page(browser: Browser, path: Path, script: str = "") -> Iterator[Page]:
     context = browser.new_context(offline=True)
     page = context.new_page()
     asked: list[str] = []
@@ -167,7 +169,7 @@ def test_without_ed25519_it_says_so_and_is_never_green(browser: Browser, packs: 
     """
     accepting = "crypto.subtle.verify = async () => true;"
     for script in (missing, accepting):
-        for page in _opened(browser, packs.folder / "verify.html", script):
+        for page in opened_page(browser, packs.folder / "verify.html", script):
             for _ in ("without", "with a policy"):
                 shade, said = choose(page, packs.zip)
                 assert shade == "amber"
@@ -179,7 +181,7 @@ def test_without_ed25519_it_says_so_and_is_never_green(browser: Browser, packs: 
 def test_without_webcrypto_nothing_is_claimed(browser: Browser, packs: Packs) -> None:
     """False if the page were green, or silent, where it can check nothing."""
     script = "Object.defineProperty(crypto, 'subtle', { value: undefined });"
-    for page in _opened(browser, packs.folder / "verify.html", script):
+    for page in opened_page(browser, packs.folder / "verify.html", script):
         assert choose(page, packs.zip)[0] == "red"
 
 
@@ -289,6 +291,50 @@ def test_a_pack_that_was_packed_again_by_another_program_verifies(
         assert any(each.compress_type == zipfile.ZIP_DEFLATED for each in archive.infolist())
     run("verify", again, "--policy", POLICY)
     assert choose(page, again)[0] == "amber"
+
+
+def test_a_zip_file_that_two_programs_read_in_two_ways_is_red(page: Page, packs: Packs, tmp_path: Path) -> None:
+    """False if the page passed a ZIP file from which something else may be unpacked than it has checked."""
+    files = [(f"base/{name}", data) for name, data in files_of(packs.folder).items()]
+    out = tmp_path / "pack.zip"
+    for good in (streamed(*files), made(("base/", b""), ("base/data/", b""), *files)):
+        out.write_bytes(good)
+        assert choose(page, out)[0] == "amber", page.inner_text("#fault-list")
+        run("verify", out, "--policy", POLICY)
+    twice = made(*files, ("base/data/zzzzzz.txt", b"another report"))
+    second_name = io.BytesIO()
+    with zipfile.ZipFile(second_name, "w") as archive:
+        for name, data in files:
+            member = zipfile.ZipInfo(name)
+            member.extra = b"up\x0c\0\1\0\0\0\0another" if name.endswith("report.txt") else b""
+            archive.writestr(member, data)
+    wrong_size = bytearray(streamed(*files))
+    wrong_size[wrong_size.index(b"PK\x07\x08") + 12] ^= 1
+    for number, data in enumerate(
+        [
+            twice.replace(b"zzzzzz.txt", b"report.txt"),
+            made(*files, ("../out/", b"")),
+            made(*files, ("base/bagit.txt/", b"")),
+            hide(streamed(*files), made(("hidden", b"another"))),
+            second_name.getvalue(),
+            bytes(wrong_size),
+        ]
+    ):
+        out.write_bytes(data)
+        assert choose(page, out)[0] == "red", number
+        run("verify", out, "--policy", POLICY, status=1)
+
+
+def test_the_page_shows_which_findings_are_about_which_exhibit(page: Page, packs: Packs) -> None:
+    """False if a finding were shown as proved, with another exhibit, or as a part of the page."""
+    choose(page, packs.folder)
+    articles = page.locator("article")
+    shown = [articles.nth(number).inner_text() for number in range(4)]
+    assert ["Stated by F/1" in text for text in shown] == [True, False, False, False]
+    assert ["Stated by F/2" in text for text in shown] == [False, True, False, True]
+    assert "DET-12: A <b>burst</b>. (not a proof)" in shown[1]
+    assert "2 are about these exhibits: statements of their author, and no proofs" in page.inner_text("#facts")
+    assert page.locator("article b").count() == 0
 
 
 def test_a_signed_pack_names_its_packers_key_and_fails_without_its_signature(

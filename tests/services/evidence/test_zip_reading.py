@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_a_link_in_a_zip_file_is_a_fault() -> None:
         link = zipfile.ZipInfo("link")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    assert ("link", "a symbolic link") in opened(held.getvalue()).faults
+    assert ("link", "a symbolic link, or no ordinary file") in opened(held.getvalue()).faults
 
 
 def test_two_files_of_one_name_are_refused() -> None:
@@ -123,6 +124,86 @@ def test_two_files_of_one_name_are_refused() -> None:
     data = made(("one", b"1"), ("two", b"2"))
     with pytest.raises(ValueError, match="two files have one name"):
         opened(replaced(data, b"two", b"one"))
+
+
+class _Unseekable(io.RawIOBase):
+    """What a program writes into that cannot go back: sizes then stand behind the files."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.held += data
+        return len(data)
+
+
+def streamed(*files: tuple[str, bytes]) -> bytes:
+    out = _Unseekable()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return bytes(out.held)
+
+
+def test_nothing_hides_behind_the_sizes_that_stand_behind_a_file() -> None:
+    """False if a program that unpacks while it reads could find files that no directory lists."""
+    data = streamed(("one", b"1" * 40), ("two", b"2" * 40))
+    archive = opened(data)
+    assert archive.faults == []
+    assert archive.read("two") == b"2" * 40
+    hidden = made(("hidden", b"another"))
+    for at in (0, data.rindex(b"PK\x03\x04"), data.index(b"PK\x01\x02")):
+        spoilt = opened(hide(data, hidden, at))
+        assert "hidden" not in spoilt.members
+        assert spoilt.faults, at
+
+
+def hide(data: bytes, other: bytes, at: int = 0) -> bytes:
+    """Put the files of another ZIP file between two of `data`, where its directory does not list them."""
+    hidden = other[: other.index(b"PK\x01\x02")]
+    spoilt = bytearray(data[:at] + hidden + data[at:])
+    central = spoilt.index(b"PK\x01\x02")
+    struct.pack_into("<I", spoilt, len(spoilt) - 6, central)
+    while central >= 0:
+        (start,) = struct.unpack_from("<I", spoilt, central + 42)
+        struct.pack_into("<I", spoilt, central + 42, start + (len(hidden) if start >= at else 0))
+        central = spoilt.find(b"PK\x01\x02", central + 4)
+    return bytes(spoilt)
+
+
+def test_sizes_behind_a_file_that_are_not_its_own_are_a_fault() -> None:
+    """False if two programs could read two lengths of one file."""
+    data = bytearray(streamed(("one", b"1" * 40)))
+    data[data.index(b"PK\x07\x08") + 12] ^= 1
+    assert opened(bytes(data)).faults == [
+        ("one", "does not end where the directory of the ZIP file begins"),
+    ]
+
+
+def test_a_second_name_of_a_file_is_a_fault() -> None:
+    """False if another program could unpack a file under a name that was not checked."""
+    for extra, wrong in ((b"up\x0c\0\1\0\0\0\0another", True), (b"UT\x05\0\1\0\0\0\0", False)):
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w") as archive:
+            member = zipfile.ZipInfo("one")
+            member.extra = extra
+            archive.writestr(member, b"1")
+        assert bool(opened(held.getvalue()).faults) == wrong
+
+
+@pytest.mark.parametrize("folder", ["../out/", "base/../../out/", "out/", "base/.hidden/", "base/bagit.txt/"])
+def test_a_folder_that_reaches_outside_or_covers_a_file_is_a_fault(tmp_path: Path, folder: str) -> None:
+    """False if unpacking a pack that verifies could make folders elsewhere, or fail."""
+    files = [("base/", b""), ("base/data/", b""), ("base/bagit.txt", b"x"), ("base/data/report.txt", b"x")]
+    (tmp_path / "a.zip").write_bytes(made(*files))
+    with open_pack(tmp_path / "a.zip") as pack:
+        assert pack.faults == ()
+    (tmp_path / "b.zip").write_bytes(made(*files, (folder, b"")))
+    with open_pack(tmp_path / "b.zip") as pack:
+        assert [fault.file for fault in pack.faults] == [folder]
 
 
 def test_a_wrong_checksum_and_an_encrypted_file_are_refused(tmp_path: Path) -> None:

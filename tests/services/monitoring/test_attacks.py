@@ -589,3 +589,17 @@ async def test_the_evidence_names_what_was_seen_and_how_to_check_it(it: Monitore
     view = finding.proof
     assert isinstance(view, SplitView)
     assert verify_split_view(view, POLICY).size == 300
+
+
+async def test_a_ledger_of_wrong_registers_only_costs_no_more_than_so_many(empty: Monitored) -> None:
+    """False if whoever opens registers could fill a monitor's memory; or if the rest were taken for read."""
+    names = [f"department/office-{number:03}" for number in range(230)]
+    empty.held.turn([empty.held.govern_submission("register.opened/1", name=name, title="t") for name in names])
+    empty.publish()
+    for name in names:
+        empty.site.files[f"/logs/{name}/checkpoint"] = b"x" * 1_000
+    made = await empty.round()
+    wrong = {each.register for each in made.findings}
+    assert 200 <= len(wrong) < 210
+    assert {each.register for each in made.troubles} == set(names) - wrong
+    assert made.broken() == set(names)

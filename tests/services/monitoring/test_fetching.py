@@ -7,7 +7,9 @@ import json
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from ledger.notes import MAX_NOTE_SIZE
@@ -21,6 +23,7 @@ from services.monitoring.fetching import (
     UnfitError,
     together,
 )
+from tests.support.certificates import make_issuer
 from tests.support.tiled_site import Answer, Handler, TiledSite, bomb, endless, silent, status, zipped
 
 REGISTER = "department/office"
@@ -204,6 +207,39 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     async with Site(address) as site:
         with pytest.raises(UnavailableError):
             await site.checkpoint(REGISTER)
+
+
+async def test_why_nothing_was_got_is_said_in_plain_words(tmp_path: Path) -> None:
+    """False if a mistyped address were answered with an error of the program's own libraries."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gone = f"127.0.0.1:{taken.getsockname()[1]}"
+    assert await why(f"http://{gone}") == f"nobody answers at {gone} (Connection refused)"
+    assert await why(f"https://{gone}") == f"nobody answers at {gone} (Connection refused)"
+    with TiledSite() as served:
+        place = served.url.removeprefix("http://")
+        assert await why(f"https://{place}") == "what answers there speaks no TLS: http:// instead of https://?"
+        served.use_tls(make_issuer(tmp_path / "issuer").issue("server", "IP:127.0.0.1"))
+        assert "certificate is not one that this computer trusts" in await why(f"https://{place}")
+
+
+async def test_a_grpc_address_is_taken_for_one() -> None:
+    """False if whoever gives the other of a ledger's two addresses were shown the bytes of its protocol."""
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        said = await why(f"http://127.0.0.1:{port}")
+    finally:
+        await server.stop(None)
+    assert said == "what answers there does not speak HTTP: is it the gRPC address, or one for https://?"
+
+
+async def why(url: str) -> str:
+    """Return what is said of an address at which nothing can be got."""
+    async with Site(url, timeout=10) as site:
+        with pytest.raises(UnavailableError) as raised:
+            await site.checkpoint(REGISTER)
+    return raised.value.what
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:7071", "ftp://x", "http://", "http://x?y", "http://x#y", ""])
