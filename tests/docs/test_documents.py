@@ -175,7 +175,8 @@ def options(name: str) -> set[str]:
     assert name in COMMANDS, name
     found = typer.main.get_command(command(name))
     below = getattr(found, "commands", {"": found}).values()
-    return {option for each in below for taken in each.params for option in taken.opts} | {"--help"}
+    taken = [each for one in below for each in one.params]
+    return {option for each in taken for option in (*each.opts, *each.secondary_opts)} | {"--help"}
 
 
 def test_exit_statuses_are_those_of_the_program() -> None:

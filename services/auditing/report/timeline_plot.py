@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from itertools import product
 from typing import Final
 
 from services.auditing.report.axes import Axis, ticks, widened, within
@@ -156,13 +157,14 @@ def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
     points = [(across.at(cell.decided + middle), up.at(cell.registered + middle)) for cell in figures.cells]
     classes: dict[tuple[int, int], set[Timing]] = {}
     for cell, (x, y) in zip(figures.cells, points, strict=True):
-        classes.setdefault(_place(x, y), set()).add(cell.timing)
+        for near in _places(x, y):
+            classes.setdefault(near, set()).add(cell.timing)
     for cell, (x, y) in zip(figures.cells, points, strict=True):
         aside, above = _PLACES[cell.timing]
         if figures.span > 1:
             x += aside * figures.span * across.scale
             y += above * figures.span * up.scale
-        elif len(classes[_place(x, y)]) > 1:
+        elif len(classes[int(x // _PLACE), int(y // _PLACE)]) > 1:
             x += aside * _ASIDE
             y -= above * _ASIDE
         x = min(max(x, _LEFT), _RIGHT)
@@ -176,8 +178,10 @@ def _marks(figures: Figures, across: Axis, up: Axis) -> Iterator[Markup]:
         yield drawn_around("".join(around))
 
 
-def _place(x: float, y: float) -> tuple[int, int]:
-    return int(x // _PLACE), int(y // _PLACE)
+def _places(x: float, y: float) -> Iterator[tuple[int, int]]:
+    """Yield the place of a point, and those around it."""
+    for aside, below in product((-1, 0, 1), repeat=2):
+        yield int(x // _PLACE) + aside, int(y // _PLACE) + below
 
 
 def _radii(figures: Figures) -> tuple[tuple[int, float], ...]:

@@ -368,6 +368,11 @@ def test_decisions_of_this_month_are_not_at_the_edge_of_those_of_years_ago() -> 
 
 def test_marks_of_different_classes_do_not_cover_each_other() -> None:
     """False if three classes of one day, registered on one day, looked like one."""
+    crowd = [*OLD, *RECENT, judged("2026-11-30", "2026-11-26T10:00:00Z", "2026-11-26T10:01:00Z")]
+    drawn = str(timeline(counted(*crowd)))
+    recent = [places(drawn, each) for each in (Timing.LATE, Timing.IN_TIME, Timing.IMPOSSIBLE)]
+    late, in_time, impossible = (sum(y for _, y in points) / len(points) for points in recent)
+    assert late + 5 < in_time < impossible - 5
     drawn = str(timeline(counted(*SEVEN.values())))
     at_once = [Timing.LATE, Timing.LATE_EXPLAINED, Timing.EXEMPT, Timing.UNDETERMINED]
     points = [point for timing in at_once for point in places(drawn, timing)]
