@@ -7,13 +7,13 @@ the ledger and is never held in memory: positions, the second tree, the witnesse
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.errors import StorageFullError, StoreError
+from ledger.errors import StoreError
+from services.monitoring.state_file import open_state_file, translated
 
 APPLICATION_ID: Final = 0x64626131  # "dba1"
 
@@ -138,38 +138,21 @@ class Notebook:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._translated():
-            self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection = open_state_file(path, APPLICATION_ID, _TABLES, "an auditor's notebook")
         try:
-            with self._translated():
-                self._prepare()
+            self._bring_up_to_date()
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self) -> None:
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (layout,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if (application, tables) != (0, 0) and application != APPLICATION_ID:
-            raise StoreError(f"{self._path} is not an auditor's notebook")
+    def _bring_up_to_date(self) -> None:
+        (layout,) = self.one("PRAGMA user_version")
         if layout > LAYOUT:
             raise StoreError(f"{self._path} was written by a newer version of Daybook: use that")
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        if not tables:
-            self._connection.executescript(_TABLES)
-        elif layout == 1:
-            self._connection.executescript(_FROM_1)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OverflowError) as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-                raise StorageFullError(f"{self._path}: no room left on the device") from error
-            raise StoreError(f"{self._path}: {error}") from error
+        self.write("PRAGMA journal_mode = WAL")
+        if layout == 1:
+            with translated(self._path):
+                self._connection.executescript(_FROM_1)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -184,22 +167,22 @@ class Notebook:
 
     def write(self, statement: str, values: Sequence[object] = ()) -> None:
         """Run a statement."""
-        with self._translated():
+        with translated(self._path):
             self._connection.execute(statement, values)
 
     def write_all(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once for each row of values."""
-        with self._translated():
+        with translated(self._path):
             self._connection.executemany(statement, rows)
 
     def one(self, statement: str, values: Sequence[object] = ()) -> Any:
         """Return the first row; None where there is none."""
-        with self._translated():
+        with translated(self._path):
             return self._connection.execute(statement, values).fetchone()
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> Iterator[Any]:
         """Yield rows as they are read. Nothing may be written to the same tables meanwhile."""
-        with self._translated():
+        with translated(self._path):
             yield from self._connection.execute(statement, values)
 
     def about(self, name: str) -> str:

@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from threading import Event
+from threading import Event, Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
 
@@ -62,6 +62,9 @@ SOFTWARE_FAULT: Final = 70
 
 _INTERRUPTED: Final = 130
 
+_PATIENCE: Final = 3.0
+"""Seconds in which a command ends in order after Ctrl-C."""
+
 _GOES_ON: Final = frozenset({"audit", "monitor"})
 """Commands that keep what they have read, so that the same one again goes on from there."""
 
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What gRPC logs by itself, each command says better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with _stopped_at_once(is_process=arguments is None) as pressed:
+    with _stopped_at_once(given, is_process=arguments is None) as pressed:
         try:
             if given and given[0] in available():
                 _run(command(given[0]), given[1:], f"daybook {given[0]}")
@@ -100,7 +103,7 @@ class _StoppedError(BaseException):
 
 
 @contextmanager
-def _stopped_at_once(*, is_process: bool) -> Iterator[Event]:
+def _stopped_at_once(given: Sequence[str], *, is_process: bool) -> Iterator[Event]:
     """Have Ctrl-C stop what runs at once, also where no event loop would look for it for a long time.
 
     asyncio waits with it until its task does; it leaves alone a handler that is not Python's own. Where it is
@@ -114,6 +117,11 @@ def _stopped_at_once(*, is_process: bool) -> Iterator[Event]:
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        if is_process and not pressed.is_set():
+            # What comes up in a finalizer, or is caught on the way, is lost: then the process ends without it.
+            last = Timer(_PATIENCE, _end_by_force, [given])
+            last.daemon = True
+            last.start()
         pressed.set()
         # Of what is broken off on the way, as the tasks of an event loop, nobody needs a traceback.
         logging.disable()
@@ -131,8 +139,18 @@ def _say_nothing(_what: object) -> None:
     """Nobody is left to read it."""
 
 
+def _end_by_force(given: Sequence[str]) -> None:
+    """End as after SIGKILL, which no command minds."""
+    _say_stopped(given)
+    os._exit(_INTERRUPTED)
+
+
 def _tell_stopped(given: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _say_stopped(given)
+
+
+def _say_stopped(given: Sequence[str]) -> None:
     text = "Stopped; run the same command again to go on" if _goes_on(given) else "Stopped"
     if "--json" in given:
         _print_error(text, "INTERRUPTED")

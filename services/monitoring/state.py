@@ -7,7 +7,6 @@ before its entries are read, so that a death in between forgets nothing that the
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.checkpoints import Checkpoint
-from ledger.errors import LedgerError, StorageFullError, StoreError
+from ledger.errors import LedgerError
 from ledger.ledger import Ledger
 from ledger.notes import MAX_NOTE_SIZE, split_note
 from ledger.stores.sqlite import SqliteStore
 from services.ledger_files import DirectoryError, LedgerDirectory, WriterLock
+from services.monitoring.state_file import open_state_file, translated
 
 APPLICATION_ID: Final = 0x64626D31  # "dbm1"
 
@@ -102,49 +102,24 @@ class SeenCheckpoints:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._translated():
-            self._connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            with self._translated():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _prepare(self) -> None:
-        (application,) = self._one("PRAGMA application_id")
-        (tables,) = self._one("SELECT count(*) FROM sqlite_schema")
-        if (application, tables) != (0, 0) and application != APPLICATION_ID:
-            raise StoreError(f"{self._path} is not a file of a monitor's state")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        if not tables:
-            self._connection.executescript(_TABLES)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OverflowError) as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-                raise StorageFullError(f"{self._path}: no room left on the device") from error
-            raise StoreError(f"{self._path}: {error}") from error
+        self._connection = open_state_file(path, APPLICATION_ID, _TABLES, "a file of a monitor's state")
 
     def _one(self, statement: str, values: tuple[object, ...] = ()) -> Any:
         return self._connection.execute(statement, values).fetchone()
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        with self._translated():
+        with translated(self._path):
             self._connection.execute(statement, values)
 
     def origin(self) -> str | None:
         """Return the origin of the ledger that this state is of; None while it is of none."""
-        with self._translated():
+        with translated(self._path):
             row = self._one("SELECT origin FROM about")
         return row[0] if row else None
 
     def begun(self) -> int | None:
         """Return when this became the state of a ledger, POSIX seconds; None while it is of none."""
-        with self._translated():
+        with translated(self._path):
             row = self._one("SELECT begun FROM about")
         return row[0] if row else None
 
@@ -173,16 +148,16 @@ class SeenCheckpoints:
 
     def registers(self) -> Iterator[str]:
         """Yield every register of which a checkpoint was seen, sorted by the bytes of its name."""
-        with self._translated():
+        with translated(self._path):
             (name,) = self._one("SELECT min(register) FROM seen")
         while name is not None:
             yield name
-            with self._translated():
+            with translated(self._path):
                 (name,) = self._one("SELECT min(register) FROM seen WHERE register > ?", (name,))
 
     def _first(self, where: str, values: tuple[object, ...]) -> Seen | None:
         statement = f"SELECT register, size, first, last, at FROM seen WHERE {where} LIMIT 1"  # noqa: S608
-        with self._translated():
+        with translated(self._path):
             row = self._one(statement, values)
         return Seen(*row) if row else None
 
@@ -190,7 +165,7 @@ class SeenCheckpoints:
         """Yield every checkpoint seen, by register and size, but for notes that nobody reads."""
         last: tuple[str, int] = ("", -1)
         while True:
-            with self._translated():
+            with translated(self._path):
                 rows = self._connection.execute(
                     "SELECT register, size, first, last, at FROM seen WHERE (register, size) > (?, ?) "
                     "AND length(first) <= ? AND length(last) <= ? ORDER BY register, size LIMIT 64",
@@ -203,7 +178,7 @@ class SeenCheckpoints:
 
     def position(self, kind: str, register: str, default: int) -> int:
         """Return how far something has come with a register."""
-        with self._translated():
+        with translated(self._path):
             row = self._one("SELECT value FROM position WHERE kind = ? AND register = ?", (kind, register))
         return row[0] if row else default
 

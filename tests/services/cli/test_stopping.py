@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -128,3 +129,33 @@ def test_what_cannot_go_on_does_not_say_that_it_can(it: Monitored, tmp_path: Pat
         out, error = process.communicate(timeout=60)
         os.close(writer)
     assert (process.returncode, out, error) == (130, "", "Stopped\n")
+
+
+DEAF = """
+import time
+import services.cli as cli
+
+def run() -> None:
+    print("running", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+app = cli.plain_typer()
+app.command("fsck")(run)
+cli.command = lambda _name: app
+cli.main()
+"""
+
+
+def test_what_catches_it_on_the_way_is_ended_all_the_same() -> None:
+    """False if Ctrl-C could be lost, as in a finalizer, and the command went on."""
+    line = ["env", "--default-signal=INT", sys.executable, "-c", DEAF, "fsck"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "Stopped\n")
