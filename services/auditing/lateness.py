@@ -31,9 +31,6 @@ from services.auditing.working_days import (
     working_days_between,
 )
 
-CLOCK_TOLERANCE: Final = 300
-"""Seconds by which the ledger's clock may be ahead of the witnesses' (formats.md, section 15)."""
-
 
 class Verdict(StrEnum):
     """What may be said of a decision's registration."""
@@ -363,47 +360,6 @@ def _explained(decision: Decision) -> Explained:
     return Explained.NO
 
 
-# The ledger's own clock
-
-
-class ClockClaim(StrEnum):
-    """What is wrong with the time at which the ledger says it accepted an entry."""
-
-    IMPOSSIBLE = "impossible"
-    EARLIER = "claimed earlier than witnessed"
-
-
-@dataclass(frozen=True, slots=True)
-class ClockFinding:
-    """The ledger's claim does not fit what witnesses prove: by so many seconds."""
-
-    claim: ClockClaim
-    seconds: float
-    sentence: str
-
-
-def judge_clock(accepted_at: float, bounds: Bounds, *, acknowledged: bool = False) -> ClockFinding | None:
-    """Judge the `accepted_at` of an entry (POSIX seconds); None where nothing speaks against it.
-
-    `acknowledged` says that a verified acknowledgement of the submission supports so early a time.
-    """
-    before, after = bounds.not_before, bounds.not_after
-    if after is not None and accepted_at > after + CLOCK_TOLERANCE:
-        sentence = (
-            f"The ledger says that it accepted the entry at {shown(accepted_at)}, and the witnesses had it by "
-            f"{shown(after)}."
-        )
-        return ClockFinding(ClockClaim.IMPOSSIBLE, accepted_at - after, sentence)
-    if before is not None and accepted_at < before and not acknowledged:
-        sentence = (
-            f"The ledger says that it accepted the entry at {shown(accepted_at)}, earlier than witnessed "
-            f"by {_span(before - accepted_at)}: at {shown(before)} the witnesses did not have it yet. No "
-            "acknowledgement supports the earlier time."
-        )
-        return ClockFinding(ClockClaim.EARLIER, before - accepted_at, sentence)
-    return None
-
-
 # Words
 
 
@@ -429,9 +385,3 @@ def _window(bounds: Bounds) -> str:
         if bounds.not_before is None or bounds.not_after is None
         else f"{before} and {after}"
     )
-
-
-def _span(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3_600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

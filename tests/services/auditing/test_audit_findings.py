@@ -262,6 +262,13 @@ async def test_an_entry_that_witnesses_knew_before_it_was_accepted_is_impossible
     assert instant(EPOCH + 600).partition(".")[0] in impossible.what
 
 
+@pytest.mark.parametrize(("at", "is_impossible"), [(900, False), (901, True)])
+async def test_clocks_may_differ_by_300_seconds(it: Monitored, at: int, is_impossible: bool) -> None:
+    """False if the tolerance of section 15 were another one."""
+    append(it, REGISTER, one(50), at=at, view=3, sealed=600)
+    assert ("impossible-time" in codes(await visit(it, at=START + 601))) is is_impossible
+
+
 async def test_a_back_dated_acceptance_is_found_by_the_witnesses(it: Monitored) -> None:
     """False if `accepted_at` could be set back to before a checkpoint without the entry."""
     it.refresh(REGISTER, START + 500)

@@ -13,13 +13,11 @@ from ledger.timeline import Bounds
 from services.auditing.calendars import packaged
 from services.auditing.declared import members
 from services.auditing.lateness import (
-    ClockClaim,
     Explained,
     Lag,
     Lateness,
     LatenessJudge,
     Verdict,
-    judge_clock,
 )
 from services.auditing.profiles import identity, parse_profile, shipped
 from tests.support.records import RECORD_ID, decision_bytes
@@ -307,33 +305,6 @@ def test_no_text_of_a_record_is_in_a_sentence() -> None:
         assert hostile not in found.sentence
         assert hostile not in str(found.inputs)
         assert RECORD_ID not in found.sentence
-
-
-# The ledger's own clock
-
-
-def test_a_ledger_that_accepted_after_it_was_witnessed_says_what_is_impossible() -> None:
-    """False if the tolerance were another than 300 seconds."""
-    assert judge_clock(EARLY + 300, bounds(None, EARLY)) is None
-    found = judge_clock(EARLY + 300.001, bounds(None, EARLY))
-    assert found is not None
-    assert found.claim is ClockClaim.IMPOSSIBLE
-    assert "the witnesses had it by 2026-06-26T10:00:00Z" in found.sentence
-
-
-def test_a_ledger_that_back_dates_itself_is_told_by_how_much() -> None:
-    """False if an earlier time than the witnesses', without an acknowledgement, went unsaid."""
-    found = judge_clock(EARLY, bounds(EARLY + 3_720, LATE))
-    assert found is not None
-    assert (found.claim, found.seconds) == (ClockClaim.EARLIER, 3_720)
-    assert "earlier than witnessed by 1 h 2 min" in found.sentence
-    assert judge_clock(EARLY, bounds(EARLY + 3_720, LATE), acknowledged=True) is None
-    assert judge_clock(EARLY, bounds(EARLY, LATE)) is None
-
-
-def test_without_bounds_a_claim_stands() -> None:
-    """False if a ledger without witnesses were accused of anything."""
-    assert judge_clock(EARLY, bounds(None, None)) is None
 
 
 def test_a_time_that_no_calendar_has_is_shown_all_the_same() -> None:
