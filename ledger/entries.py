@@ -19,7 +19,7 @@ import msgspec
 
 from ledger import base64, ed25519, proofs, tree
 from ledger.errors import MalformedError, Reason, RejectedError, SignatureError, Violation
-from ledger.hashing import Hash, leaf_hash
+from ledger.hashing import Hash, leaf_hash, leaf_hashes
 from ledger.tiles import decode_entries, encode_bundle
 from ledger.values import is_accepted_at, is_register
 
@@ -92,7 +92,7 @@ def open_submission(
     """
     _check_sizes(records)
     register = _register_of(body, ledger_origin)
-    root, paths = tree.paths([leaf_hash(record) for record in records])
+    root, paths = tree.paths(leaf_hashes(records))
     expected = submission_body(f"{ledger_origin}/{register}", len(records), root)
     if body != expected:
         raise _body_mismatch(body, expected)
@@ -107,7 +107,7 @@ def rebuild_submission(
     Raises RejectedError as `open_submission` does.
     """
     _check_sizes(records)
-    root, paths = tree.paths([leaf_hash(record) for record in records])
+    root, paths = tree.paths(leaf_hashes(records))
     body = submission_body(f"{ledger_origin}/{register}", len(records), root)
     return _signed(register, records, signatures, body, paths)
 

@@ -15,7 +15,7 @@ from ledger.checkpoints import Checkpoint, parse_decimal
 from ledger.entries import MAX_ENTRY, MAX_RECORDS, messages_of, parse_entry
 from ledger.errors import MalformedError, RejectedError, StoreError
 from ledger.governing import GOVERNING
-from ledger.hashing import leaf_hash
+from ledger.hashing import leaf_hashes
 from ledger.notes import MAX_NOTE_SIZE, SignatureLine, format_note, split_note
 from ledger.reader import RegisterReader, TileCache
 from ledger.records import LedgerOpened, parse_record
@@ -118,7 +118,7 @@ def export_blocks(store: Store, heads: Mapping[str, Head]) -> Iterator[Block]:
     for register in registers:
         head, frontier = heads[register], EMPTY
         for entries in submissions(store, register, 0, head.size):
-            frontier = extend(frontier, [leaf_hash(entry) for entry in entries]).after
+            frontier = extend(frontier, leaf_hashes(entries)).after
             yield MessageBlock(register, encode_bundle(entries))
         if frontier.root() != head.root:
             raise StoreError(f"{register}: the entries do not make the root of the head; run fsck")

@@ -21,7 +21,7 @@ from ledger.entries import (
 )
 from ledger.errors import LedgerError, MalformedError, RejectedError, SignatureError, StoreError
 from ledger.governing import GOVERNING, Fold, judge_authority, judge_register
-from ledger.hashing import HASH_SIZE, Hash, leaf_hash
+from ledger.hashing import HASH_SIZE, Hash, leaf_hashes
 from ledger.notes import SignatureLine, VerifierKey, is_cosignature
 from ledger.published_policies import WitnessKeys
 from ledger.records import ledger_may_write
@@ -128,7 +128,7 @@ def check_span(ground: Ground, span: Span) -> SpanReport:
         entries = ground.store.entries(span.register, span.begin, span.end)
         if len(entries) != span.end - span.begin:
             raise StoreError(f"only {len(entries)} are there")
-        leaves = [leaf_hash(entry) for entry in entries]
+        leaves = leaf_hashes(entries)
         _check_leaves(ground.store, span, leaves, wrong)
         grown = extend(EMPTY, leaves)
         walk = _Walk(ground, span, entries, wrong)

@@ -11,7 +11,7 @@ from typing import Final
 
 from ledger.entries import Message, parse_entry
 from ledger.errors import MalformedError, StoreError
-from ledger.hashing import HASH_SIZE, Hash, leaf_hash
+from ledger.hashing import HASH_SIZE, Hash, leaf_hashes
 from ledger.rules import Earlier, Header, Registered, read_header, record_key
 from ledger.store import EMPTY_HEAD, Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, node_in, tile_of
@@ -71,7 +71,7 @@ def _verify_last_entries(store: Store, register: str, size: int) -> None:
     begin = last * TILE_WIDTH
     entries = store.entries(register, begin, size + 1)
     (leaves,) = store.tiles(register, [(0, last)])
-    if b"".join(map(leaf_hash, entries)) != leaves[: (size - begin) * HASH_SIZE]:
+    if b"".join(leaf_hashes(entries)) != leaves[: (size - begin) * HASH_SIZE]:
         raise StoreError(f"{register}: the entries from {begin} on are not those of the tree; run fsck")
 
 
@@ -111,9 +111,9 @@ class Draft:
         """Tell whether there is anything to commit: entries, or a register that was just opened."""
         return bool(self._entries) or (opened and self._expected is None)
 
-    def look_up(self, submission_ids: Iterable[bytes], headers: Collection[Header]) -> None:
+    def look_up(self, submission_ids: Collection[bytes], headers: Collection[Header]) -> None:
         """Read, in a few queries, what the store knows of these submissions and records."""
-        if self._expected is None:
+        if self._expected is None or not (submission_ids or headers):
             return
         there = self._store.look_up(self._register, list(submission_ids), list(named(headers)))
         self._known.update(there.runs)
@@ -126,11 +126,11 @@ class Draft:
 
     def registered(self, headers: Sequence[Header]) -> Registered:
         """Return, of the records named, the latest version and those that they are. They must be looked up."""
-        if not self._stored and not self._added:
-            return {}
         found: dict[str, dict[int, Earlier]] = {}
         for header in headers:
             added = self._added.get(header.record_id)
+            if added is None and header.record_id not in self._stored:
+                continue
             known = found.get(header.record_id)
             if known is None:
                 known = dict(self._stored.get(header.record_id, ()))
@@ -173,7 +173,7 @@ class Draft:
     def finish(self, notes: Sequence[StoredNote]) -> tuple[Batch, Edge, Extension]:
         """Hash what was added: the batch to commit, the edge after it, and every node made on the way."""
         edge = self._edge
-        extension = extend(edge.frontier, [leaf_hash(entry) for entry in self._entries])
+        extension = extend(edge.frontier, leaf_hashes(self._entries))
         tiles, tails = _grow(edge.tails, extension)
         after = Head(extension.after.size, extension.after.root())
         batch = Batch(

@@ -25,6 +25,11 @@ _DEEPEST: Final = 256
 The decoder itself gives up where the stack of whoever calls it ends, which no two callers agree on.
 """
 
+_ARRAY: Final = ord("[")
+
+_LEAST: Final = len(b'{"":}')
+"""Bytes that an object in an object takes, at the least."""
+
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[{]|[\]}]")
 
@@ -65,6 +70,8 @@ def read_header(record: bytes) -> Header:
 
 
 def _is_too_deep(record: bytes) -> bool:
+    if _ARRAY not in record and len(record) < _LEAST * _DEEPEST:
+        return False
     if record.count(b"{") + record.count(b"[") <= _DEEPEST:
         return False
     depth = 0
@@ -87,8 +94,7 @@ def record_key(header: Header) -> bytes:
     return bytes.fromhex(header.record_id.replace("-", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
+class Earlier(msgspec.Struct, frozen=True):
     """A version that counts as registered. `index` is None for one earlier in the same submission."""
 
     header: Header

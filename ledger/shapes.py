@@ -214,10 +214,11 @@ def shape_of(annotation: Any) -> Shape:
 
 
 def spelling_of(record_type: type[Members]) -> Callable[[Any], bool] | None:
-    """Return a check that every string of a typed value has its form; None where no string has one.
+    """Return a check that every string of a typed value has its form, and that no object in it is empty.
 
-    What the typed decoder leaves open: it knows lengths, codes and ranges, but its patterns cost more than
-    these calls. LF is left out here too: it is counted over the whole record.
+    None where there is nothing to be checked. This is what the typed decoder leaves open: it knows lengths,
+    codes and ranges, but its patterns cost more than these calls. LF is left out here too: it is counted over
+    the whole record.
     """
     always, sometimes = _plan(_object(record_type))
     if not always and not sometimes:
@@ -251,7 +252,7 @@ def _plan(shape: Object) -> tuple[_Checks, _Checks]:
     always: _Checks = {}
     sometimes: _Checks = {}
     for name, member in shape.members.items():
-        if name in shape.required and isinstance(member, Object):
+        if name in shape.required and isinstance(member, Object) and member.required:
             inner_always, inner_sometimes = _plan(member)
             always |= {f"{name}.{inner}": check for inner, check in inner_always.items()}
             sometimes |= {f"{name}.{inner}": check for inner, check in inner_sometimes.items()}
@@ -280,6 +281,8 @@ def _spelling(shape: Shape) -> Callable[[Any], object] | None:
     match shape:
         case String(form=Form() as form):
             return form.accepts
+        case Object(required=()):
+            return _filled(shape.type, spelling_of(shape.type))
         case Object():
             return spelling_of(shape.type)
         case Items():
@@ -289,6 +292,11 @@ def _spelling(shape: Shape) -> Callable[[Any], object] | None:
             of_digest = _spelling(shape.digest)
             return None if of_digest is None else lambda items: all(map(of_digest, items.values()))
     return None
+
+
+def _filled(of: type[Members], holds: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
+    empty = of()
+    return lambda value: value != empty and (holds is None or holds(value))
 
 
 def _is_multiline(shape: Shape) -> bool:

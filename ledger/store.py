@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from ledger.hashing import EMPTY_ROOT, Hash
 from ledger.notes import SignatureLine
 
@@ -34,8 +36,7 @@ class Run:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecordAt:
+class RecordAt(msgspec.Struct, frozen=True):
     """One version of one record, and the index of its entry. `record_id` is 16 bytes."""
 
     record_id: bytes
@@ -221,8 +222,9 @@ class Store(Protocol):
         """Replace every batch's expected head and add what it brings, together or not at all.
 
         One batch a register. Durable on return. Raises ConflictError if another writer moved a head,
-        StorageFullError where there was no room: nothing was written in either case. After any other
-        StoreError the outcome is unknown: reopen.
+        TakenError if a submission or a version of a record is there already, StorageFullError where there was
+        no room: nothing was written in any of these cases. After any other StoreError the outcome is unknown:
+        reopen.
         """
         ...
 

@@ -15,7 +15,7 @@ from ledger import canonical
 from ledger.admission import in_future, instant, rejection, repeated
 from ledger.entries import MAX_RECORD, MAX_RECORDS, MAX_SUBMISSION, pae, submission_body, submission_id
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
-from ledger.hashing import leaf_hash
+from ledger.hashing import leaf_hashes
 from ledger.records import check_place, parse_record, violations
 from ledger.rules import header_of
 from ledger.tree import tree_root
@@ -57,7 +57,7 @@ def prepare(request: pb.PrepareRecordsRequest, ledger_origin: str, now: float) -
         found += in_future(parsed, instant(now))
     response.violations.extend(map(wire.field_violation, found[:MAX_VIOLATIONS]))
     if not found:
-        root = tree_root([leaf_hash(record) for record in records])
+        root = tree_root(leaf_hashes(records))
         response.root = root
         response.body = submission_body(f"{ledger_origin}/{request.register}", len(records), root)
         response.bytes_to_sign = pae(response.body)

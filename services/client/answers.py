@@ -19,7 +19,7 @@ from ledger.acknowledgements import Acknowledgement, open_acknowledgement
 from ledger.checkpoints import Checkpoint, open_checkpoint
 from ledger.entries import Acceptance, Submission, form_entries, parse_entry
 from ledger.errors import MalformedError, ProofError, VerificationError
-from ledger.hashing import HASH_SIZE, Hash, leaf_hash
+from ledger.hashing import HASH_SIZE, Hash, leaf_hashes
 from ledger.notes import VerifierKey
 from ledger.proofs import VerifiedRange, verify_consistency, verify_range
 from ledger.receipt_file import FIRST_LINE, KeyEvidence, NotBefore
@@ -210,7 +210,7 @@ class AnswerVerifier:
             answer.first_index,
             answer.first_index + len(entries),
             checkpoint.size,
-            [leaf_hash(entry) for entry in entries],
+            leaf_hashes(entries),
             _hashes(answer.range_proof.hashes),
             checkpoint.root,
         )

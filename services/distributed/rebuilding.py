@@ -13,9 +13,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from typing import Final
 
-from ledger.errors import MalformedError, ProofError, VerificationError
+from ledger.errors import MalformedError, ProofError, TakenError, VerificationError
 from ledger.event_log import CHECKPOINTS, EMPTY_CHAIN, SUBMISSIONS, LogMessage, Position
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
@@ -149,7 +150,7 @@ async def _in_processes(
 ) -> list[LoggedNotes]:
     longest_first = sorted(partitions, key=lambda each: -ends.messages[each])
     done = 0
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
         running: list[Future[LoggedNotes]] = [
             pool.submit(_rebuild_in_process, settings, ends, each) for each in longest_first
         ]
@@ -168,6 +169,13 @@ async def _in_processes(
             for future in running:
                 future.cancel()
     return [each.result() for each in running]
+
+
+def _context() -> BaseContext:
+    """Return how processes are started: from one without threads that has imported what all need."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _reached(store: PostgresStore, partitions: Iterable[int]) -> int:
@@ -315,7 +323,15 @@ class Replay:
     def _commit(
         self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None]
     ) -> Replayed:
-        replayed = replay_logged(self.ledger, position, messages)
+        try:
+            return self._commit_all(position, messages, commit, new=True)
+        except TakenError:
+            return self._commit_all(position, messages, commit, new=False)
+
+    def _commit_all(
+        self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None], *, new: bool
+    ) -> Replayed:
+        replayed = replay_logged(self.ledger, position, messages, new=new)
         where = f"{self.settings.topic_prefix}{position.topic}/{position.partition}"
         if replayed.waits is not None:
             raise VerificationError(

@@ -27,7 +27,7 @@ from ledger.entries import (
 from ledger.errors import MalformedError, RejectedError
 from ledger.governing import GOVERNING
 from ledger.governing_types import CheckpointAnchored
-from ledger.hashing import Hash, leaf_hash
+from ledger.hashing import Hash, leaf_hashes
 from ledger.notes import split_note
 from ledger.own_records import checkpoint_anchored
 from ledger.reader import RegisterReader, TileCache
@@ -117,7 +117,7 @@ def submission_of(origin: str, register: str, entries: Sequence[bytes]) -> Submi
     first = parse_entry(entries[0])
     assert first.membership is not None  # noqa: S101 - the caller has looked
     records = tuple(entry.partition(b"\n")[2] for entry in entries)
-    root, paths = tree.paths([leaf_hash(record) for record in records])
+    root, paths = tree.paths(leaf_hashes(records))
     body = submission_body(f"{origin}/{register}", len(records), root)
     return Submission(register, records, first.membership.signatures, submission_id(body), tuple(paths))
 
@@ -134,7 +134,7 @@ def accepted_anew(
     acceptance = parse_entry(entries[0]).acceptance
     submission = submission_of("", register, entries)  # its id is not part of the entries
     held = submission.records if records is None else tuple(records)
-    _, paths = tree.paths([leaf_hash(record) for record in held])
+    _, paths = tree.paths(leaf_hashes(held))
     return form_entries(
         Submission(register, held, submission.signatures, submission.submission_id, tuple(paths)),
         Acceptance(

@@ -23,7 +23,7 @@ from daybook.registration.v1 import registration_service_pb2_grpc as registratio
 from ledger.entries import parse_entry
 from ledger.errors import MalformedError, RejectedError, VerificationError
 from ledger.governing import GOVERNING, Fold
-from ledger.hashing import Hash, leaf_hash
+from ledger.hashing import Hash, leaf_hashes
 from ledger.receipt_file import NotBefore, Receipt
 from ledger.receipts import VerifiedReceipt
 from ledger.tree import EMPTY, extend
@@ -137,7 +137,7 @@ class _Source:
                         )
                     for index, entry in enumerate(page.entries, edge.size):
                         look(index, entry)
-                    edge = extend(edge, [leaf_hash(entry) for entry in page.entries]).after
+                    edge = extend(edge, leaf_hashes(page.entries)).after
                     if edge.size > latest.size:
                         break
         if edge.size != latest.size or edge.root() != latest.root:

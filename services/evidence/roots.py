@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ledger.checkpoints import Checkpoint, peek_origin
 from ledger.errors import MalformedError, ProofError, SplitViewError
-from ledger.hashing import Hash, leaf_hash
+from ledger.hashing import Hash, leaf_hashes
 from ledger.proofs import verify_consistency
 from ledger.receipt_file import Receipt
 from ledger.tree import EMPTY, extend
@@ -77,7 +77,7 @@ class Roots:
         roots: dict[int, Hash] = {}
         edge = EMPTY
         for size in (size for size in seen if size <= len(entries)):
-            edge = extend(edge, [leaf_hash(entry) for entry in entries[edge.size : size]]).after
+            edge = extend(edge, leaf_hashes(entries[edge.size : size])).after
             roots[size] = edge.root()
         if len(entries) != checkpoint.size or roots[checkpoint.size] != checkpoint.root:
             raise ProofError(

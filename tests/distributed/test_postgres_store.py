@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError
+from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError, TakenError
 from ledger.event_log import (
     CHECKPOINTS,
     EMPTY_CHAIN,
@@ -38,6 +38,7 @@ from ledger.stores.postgres import APPLICATION_ROLE, READER_ROLE, PostgresStore,
 from ledger.stores.postgres import schema as postgres_schema
 from ledger.stores.postgres import store as postgres_module
 from ledger.stores.postgres.commits import copy_entries
+from ledger.stores.postgres.store import _FEW
 from services.local.postgres import Postgres
 from tests.support.batches import batch, entry, head_at, name_of, note_of
 
@@ -183,7 +184,10 @@ def test_whoever_stands_still_in_the_middle_of_a_commit_does_not_hold_the_partit
         before = zombie.take_over(SUBMISSIONS, 0)
         monkeypatch.setattr(postgres_module, "copy_entries", paused)
         with ThreadPoolExecutor(1) as pool:
-            late = pool.submit(zombie.commit_log, [batch(REGISTER, None, 3)], step(before, REGISTER, 3, 0))
+            many = _FEW + 1
+            late = pool.submit(
+                zombie.commit_log, [batch(REGISTER, None, many)], step(before, REGISTER, many, 0)
+            )
             assert reached.wait(60)
             assert successor.take_over(SUBMISSIONS, 0) == replace(before, epoch=2)
             # The others go on meanwhile.
@@ -367,11 +371,13 @@ MOVED: dict[str, Callable[[], Batch]] = {
     "a register that is there": lambda: batch(OTHER, None, 2),
     "a register that is not": lambda: batch("department/nobody", 1, 2),
 }
-REPEATED: dict[str, Callable[[], Batch]] = {
+TAKEN: dict[str, Callable[[], Batch]] = {
     "a submission that is there": lambda: replace(
         batch(OTHER, 5, 6), submissions=dict(batch(OTHER, None, 1).submissions)
     ),
     "a version that is there": lambda: replace(batch(OTHER, 5, 6), records=batch(OTHER, None, 1).records),
+}
+REPEATED: dict[str, Callable[[], Batch]] = {
     "a tile that is there": lambda: replace(batch(OTHER, 5, 6), tiles=[*batch(OTHER, 5, 6).tiles] * 2),
     "a rejection that is there": lambda: replace(batch(OTHER, 5, 6), rejections={name_of(7): 4}),
 }
@@ -379,8 +385,10 @@ REPEATED: dict[str, Callable[[], Batch]] = {
 
 @pytest.mark.parametrize(
     ("spoilt", "error"),
-    [(each, ConflictError) for each in MOVED.values()] + [(each, StoreError) for each in REPEATED.values()],
-    ids=[*MOVED, *REPEATED],
+    [(each, ConflictError) for each in MOVED.values()]
+    + [(each, TakenError) for each in TAKEN.values()]
+    + [(each, StoreError) for each in REPEATED.values()],
+    ids=[*MOVED, *TAKEN, *REPEATED],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_one_bad_batch_leaves_nothing_of_the_others_or_of_the_log(
@@ -419,13 +427,15 @@ def test_no_room_is_told_apart_and_leaves_nothing(database: str, store: Postgres
     store.commit_log([batch(REGISTER, 3, 5)], step(start, REGISTER, 2, 3))
 
 
+@pytest.mark.parametrize(("few", "entries"), [(0, "copy_entries"), (64, "add_entries")])
 def test_an_exception_in_the_middle_leaves_nothing(
-    database: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    few: int, entries: str, database: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """False if a fault of the program, or an interrupt, left a half-made commit to the next one."""
     start = store.take_over(SUBMISSIONS, 0)
     before = contents(database)
-    for name in ("moved", "copy_entries", "add_rows", "keep_notes"):
+    monkeypatch.setattr(postgres_module, "_FEW", few)
+    for name in ("moved", entries, "add_rows", "keep_notes"):
         with monkeypatch.context() as patched:
 
             def interrupted(*_: object) -> None:
@@ -492,7 +502,9 @@ def test_a_killed_server_leaves_all_of_a_commit_or_nothing(
     with closing(PostgresStore(database)) as store:
         held = store.take_over(SUBMISSIONS, 0)
         size = 0
-        for moment in ("copy_entries", "add_rows", None, None, None, None):
+        for moment in ("copy_entries", "add_entries", "add_rows", None, None, None, None):
+            # Some commits copy, others do not.
+            monkeypatch.setattr(postgres_module, "_FEW", 0 if moment == "copy_entries" else 64)
             wall = threading.Timer(random.uniform(0.005, 0.06), fresh_postgres.kill)
             with monkeypatch.context() as patched:
                 if moment:

@@ -6,11 +6,13 @@ Rows are sent as arrays, one statement for all rows of a table, so that a pipeli
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from psycopg import Connection, Cursor
+from psycopg.errors import UniqueViolation
 
-from ledger.errors import ConflictError, FencedError, StoreError
+from ledger.errors import ConflictError, FencedError, StoreError, TakenError
 from ledger.event_log import CHECKPOINTS, REJECTIONS, Advance, Kind, Position
 from ledger.hashing import HASH_SIZE
 from ledger.store import Batch, NewCosignatures, StoredNote
@@ -38,6 +40,11 @@ _OPEN_REGISTERS: Final = """
 INSERT INTO register (name, size, root) SELECT * FROM unnest(%b::text[], %b::bigint[], %b::bytea[])
 ON CONFLICT (name) DO NOTHING RETURNING name, number
 """
+_ADD_ENTRIES: Final = """
+INSERT INTO entry (register, index, entry)
+SELECT * FROM unnest(%b::integer[], %b::bigint[], %b::bytea[])
+"""
+_COPY_RECORDS: Final = "COPY record (register, record_id, version, entry) FROM STDIN (FORMAT BINARY)"
 _COPY_ENTRIES: Final = "COPY entry (register, index, entry) FROM STDIN (FORMAT BINARY)"
 _ADD_TILES: Final = """
 INSERT INTO tile (register, level, index, first, hashes)
@@ -124,6 +131,17 @@ def committed(done: Cursor[Any]) -> None:
         raise StoreError(f"PostgreSQL: COMMIT ended as {done.statusmessage}")
 
 
+@contextmanager
+def taken() -> Iterator[None]:
+    """Raise TakenError in place of what PostgreSQL raises for a submission or a version that is there."""
+    try:
+        yield
+    except UniqueViolation as error:
+        if error.diag.table_name not in ("submission", "record"):
+            raise
+        raise TakenError(f"PostgreSQL: {error.diag.message_primary} {error.diag.message_detail}") from error
+
+
 def check(advance: Advance) -> None:
     """Check that what a partition's advance says agrees with itself. Raises StoreError."""
     before, after = advance.before, advance.after
@@ -191,34 +209,56 @@ def moved(batches: Sequence[Batch], done: Sequence[Cursor[Any]]) -> dict[str, in
 
 
 def copy_entries(writer: Connection[Any], batches: Sequence[Batch], numbers: Mapping[str, int]) -> None:
-    """Add the entries of all batches; `numbers` are those of their registers."""
-    if not any(batch.entries for batch in batches):
-        return
+    """Add the entries and records of all batches outside a pipeline; `numbers` are of their registers."""
     with writer.cursor() as cursor, cursor.copy(_COPY_ENTRIES) as copy:
         copy.set_types(("int4", "int8", "bytea"))
-        for batch in batches:
-            number = numbers[batch.register]
-            first = batch.expected.size if batch.expected else 0
-            for index, entry in enumerate(batch.entries, first):
-                copy.write_row((number, index, entry))
+        for row in _entries(batches, numbers):
+            copy.write_row(row)
+    with writer.cursor() as cursor, cursor.copy(_COPY_RECORDS) as copy:
+        copy.set_types(("int4", "bytea", "int8", "int8"))
+        # Neighbours in the index are written one after the other.
+        for record in sorted(_records(batches, numbers)):
+            copy.write_row(record)
+
+
+def add_entries(writer: Connection[Any], batches: Sequence[Batch], numbers: Mapping[str, int]) -> None:
+    """Add the entries and records of all batches, few of them, in a pipeline."""
+    for statement, rows, width in (
+        (_ADD_ENTRIES, list(_entries(batches, numbers)), 3),
+        (_ADD_RECORDS, list(_records(batches, numbers)), 4),
+    ):
+        if rows:
+            writer.execute(statement, _columns(rows, width))
+
+
+def _entries(batches: Sequence[Batch], numbers: Mapping[str, int]) -> Iterator[tuple[int, int, bytes]]:
+    for batch in batches:
+        number = numbers[batch.register]
+        first = batch.expected.size if batch.expected else 0
+        for index, entry in enumerate(batch.entries, first):
+            yield number, index, entry
+
+
+def _records(batches: Sequence[Batch], numbers: Mapping[str, int]) -> Iterator[tuple[int, bytes, int, int]]:
+    for batch in batches:
+        number = numbers[batch.register]
+        for at in batch.records:
+            yield number, at.record_id, at.version, at.index
 
 
 def add_rows(writer: Connection[Any], batches: Sequence[Batch], numbers: Mapping[str, int]) -> None:
-    """Add tiles, submissions, records and rejections of all batches."""
+    """Add tiles, submissions and rejections of all batches."""
     tiles: list[tuple[Any, ...]] = []
     submissions: list[tuple[Any, ...]] = []
-    records: list[tuple[Any, ...]] = []
     rejections: list[tuple[Any, ...]] = []
     for batch in batches:
         number = numbers[batch.register]
         tiles += ((number, *piece) for piece in _pieces(batch))
         submissions += ((number, key, run.first, run.count) for key, run in batch.submissions.items())
-        records += ((number, at.record_id, at.version, at.index) for at in batch.records)
         rejections += ((number, key, index) for key, index in batch.rejections.items())
     for statement, rows, width in (
         (_ADD_TILES, tiles, 5),
         (_ADD_SUBMISSIONS, submissions, 4),
-        (_ADD_RECORDS, records, 4),
         (_ADD_REJECTIONS, rejections, 3),
     ):
         if rows:

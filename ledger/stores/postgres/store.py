@@ -1,8 +1,8 @@
 """The PostgreSQL store: many readers through a pool, one connection that writes, one transaction a commit.
 
 Rows are only ever added, but for heads, positions, cosignatures and the outbox. What a commit brings goes there
-in as few round trips as can be: a pipeline that locks and moves the heads, one COPY of the entries, a pipeline
-of all the rest. A tile is kept as the pieces that commits added to it.
+in as few round trips as can be: a pipeline that locks and moves the heads, one COPY of the entries unless they
+are few, a pipeline of all the rest. A tile is kept as the pieces that commits added to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ledger.store import Batch, NewCosignatures, StoredNote
 from ledger.stores.postgres.commits import (
     HOLD,
     add_cosignatures,
+    add_entries,
     add_news,
     add_rows,
     advance_position,
@@ -30,9 +31,13 @@ from ledger.stores.postgres.commits import (
     moved,
     send_notes,
     standing_at,
+    taken,
 )
 from ledger.stores.postgres.connections import CHANNEL, Connections
 from ledger.stores.postgres.reading import Reads
+
+_FEW: Final = 64
+"""Entries up to which the round trips of a COPY would cost more than it saves."""
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
@@ -82,7 +87,7 @@ class PostgresStore(Reads):
         self._commit(batches, advance)
 
     def _commit(self, batches: Sequence[Batch], advance: Advance | None) -> None:
-        with self._connections.transaction() as writer:
+        with self._connections.transaction() as writer, taken():
             with writer.pipeline():
                 writer.execute(_BEGIN)
                 held = lock(writer, advance.before) if advance else None
@@ -91,10 +96,14 @@ class PostgresStore(Reads):
             if advance and held:
                 position = standing_at(advance.before, held.fetchone())
             numbers = moved(batches, done)
-            copy_entries(writer, batches, numbers)
+            copies = sum(len(batch.entries) for batch in batches) > _FEW
+            if copies:
+                copy_entries(writer, batches, numbers)
             # Only here to be found: what became of a message may be told of a register that has not changed.
             known = {**self._told(advance, numbers), **numbers}
             with writer.pipeline():
+                if not copies:
+                    add_entries(writer, batches, numbers)
                 add_rows(writer, batches, numbers)
                 if advance:
                     advance_position(writer, position, advance, known)
