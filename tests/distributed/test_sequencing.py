@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from ledger.event_log import SUBMISSIONS, LogMessage
 from services.distributed import sequencing
+from services.distributed.head_signing import Signer
 from services.distributed.lanes import opened_lanes
 from services.distributed.log_errors import GapError
 from services.distributed.partition_writer import PartitionWriter
 from services.distributed.sequencing import Delivery, Fetching, SequencerMetrics, Sequencing
 from services.distributed.signing import Marks, Signings, ToSign
-from tests.support.ledgers import ORIGIN
+from services.signing import HighWaterMarks
+from tests.support.direct_signer import DirectSigner
+from tests.support.ledgers import LOG_KEY, ORIGIN
+from tests.support.log_messages import by_partition, story
 from tests.support.postgres_schemas import migrated_schema
 
 
@@ -56,8 +61,28 @@ class Partition:
             await asyncio.sleep(0.01)
 
 
+class _Waited:
+    """A signer of every head, that is waited for while `free` is not set."""
+
+    def __init__(self, inner: DirectSigner) -> None:
+        self._inner = inner
+        self.free = asyncio.Event()
+        self.free.set()
+        self.asked = asyncio.Event()
+
+    async def marks(self, origins: Sequence[str]) -> Marks:
+        return await self._inner.marks(origins)
+
+    async def sign(self, wanted: Sequence[ToSign]) -> Signings:
+        self.asked.set()
+        await self.free.wait()
+        found = await self._inner.sign(wanted)
+        self._inner.confirm_all()
+        return found
+
+
 @asynccontextmanager
-async def at_work(database: str) -> AsyncIterator[Partition]:
+async def at_work(database: str, signer: Signer | None = None) -> AsyncIterator[Partition]:
     """Let a partition work; raise what it fails with."""
     async with opened_lanes(migrated_schema(database)) as lanes:
         lane = lanes[0]
@@ -75,7 +100,7 @@ async def at_work(database: str) -> AsyncIterator[Partition]:
         fetching = Fetching(
             lambda: found[0].told.append("pause"), lambda: found[0].told.append("resume"), seek, check
         )
-        work = Sequencing(writer, lane, _NoSigner(), fetching, SequencerMetrics(CollectorRegistry()))
+        work = Sequencing(writer, lane, signer or _NoSigner(), fetching, SequencerMetrics(CollectorRegistry()))
         task = asyncio.create_task(work.run())
         found.append(Partition(work, task.done))
         try:
@@ -86,6 +111,69 @@ async def at_work(database: str) -> AsyncIterator[Partition]:
             task.cancel()
             with suppress(asyncio.CancelledError, GapError):
                 await task
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Iterator[_Waited]:
+    """The ledger's signer."""
+    marks = HighWaterMarks(tmp_path / "signer.marks")
+    yield _Waited(DirectSigner(LOG_KEY, marks, ORIGIN))
+    marks.close()
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> list[LogMessage]:
+    """The messages of a whole ledger."""
+    _, blocks = story(tmp_path)
+    return by_partition(blocks, 1)[0]
+
+
+async def until_signed(partition: Partition, count: int) -> None:
+    """Wait until so many messages are done and every head is signed."""
+    await partition.until(lambda: partition.work.done == count and not partition.work.writer.heads.waits)
+
+
+def _is(found: list[int], wanted: list[int]) -> bool:
+    return found == wanted
+
+
+def take(partition: Partition, *messages: LogMessage) -> None:
+    for message in messages:
+        partition.work.take(Delivery(message, partial(partition.acknowledged.append, message.offset)))
+
+
+async def test_the_next_commit_waits_for_the_signature_of_the_one_before(
+    fresh_database: str, messages: list[LogMessage], signer: _Waited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes wait behind commits, each of which is smaller than it need be."""
+    monkeypatch.setattr(sequencing, "_SIGNED", 20.0)
+    async with at_work(fresh_database, signer) as partition:
+        take(partition, *messages[:-3])
+        await until_signed(partition, len(messages) - 3)
+        signer.free.clear()
+        signer.asked.clear()
+        take(partition, messages[-3])
+        await signer.asked.wait()
+        take(partition, *messages[-2:])
+        # Time enough for a commit, were one begun.
+        await asyncio.sleep(0.3)
+        assert partition.work.done == len(messages) - 2
+        signer.free.set()
+        await until_signed(partition, len(messages))
+
+
+async def test_a_signer_that_does_not_answer_holds_nobody_up_for_long(
+    fresh_database: str, messages: list[LogMessage], signer: _Waited
+) -> None:
+    """What is accepted stays out of the ledger because the signer hangs."""
+    async with at_work(fresh_database, signer) as partition:
+        take(partition, *messages[:-3])
+        await until_signed(partition, len(messages) - 3)
+        signer.free.clear()
+        wanted = [message.offset for message in messages]
+        for place in range(len(messages) - 3, len(messages)):
+            take(partition, messages[place])
+            await partition.until(partial(_is, partition.acknowledged, wanted[: place + 1]))
 
 
 @pytest.fixture(autouse=True)
