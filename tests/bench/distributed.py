@@ -44,9 +44,12 @@ from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER
 from tests.support.records import decision_bytes
 
 BATCH = 200
-BATCHES = 200
+BATCHES = 400
+REBUILT = 1_600
+"""Submissions of which a store is rebuilt: so many that the start of processes does not decide the figure."""
 IN_FLIGHT = 48
-WARMING = 60
+WARMING = 200
+"""Submissions before any is timed: a broker that has just started is still compiled. The floor comes after."""
 RATE = 50
 SECONDS = 10
 WAIT = 120.0
@@ -83,7 +86,7 @@ async def run(asked: set[str]) -> list[Measure]:
                 found.append(await _alone(it, broker, database))
         if "k" in asked:
             async with _ledger(folder, broker, database) as it:
-                await _rate(it, _of_eight_registers(2 * BATCHES), IN_FLIGHT)
+                await _rate(it, _of_eight_registers(REBUILT), IN_FLIGHT)
                 it.stop_all()
                 found.append(await _rebuilt(it, database))
         if "l" in asked:
@@ -128,7 +131,6 @@ def _value(signed: SignedSubmission) -> bytes:
 async def _rate(it: DistributedLedger, waiting: Sequence[SignedSubmission], in_flight: int) -> float:
     """Return records a second from gRPC to SEQUENCED."""
     async with _stub(it) as stub:
-        # A broker that has just started is still compiled.
         first = [_signed(waiting[0].register, BATCH) for _ in range(WARMING)]
         await keep_in_flight([partial(_sequenced, stub, one) for one in first], in_flight)
         seconds = await keep_in_flight([partial(_sequenced, stub, one) for one in waiting], in_flight)
@@ -215,7 +217,7 @@ async def _alone(it: DistributedLedger, broker: Kafka, database: Postgres) -> Me
     """(j) Latency of single records at a steady pace, beside one message there and back and one commit."""
     waits: list[float] = []
     async with _stub(it) as stub:
-        for _ in range(10 * WARMING):
+        for _ in range(3 * WARMING):
             await _sequenced(stub, _signed(REGISTER, 1))
 
         async def timed(signed: SignedSubmission) -> None:
