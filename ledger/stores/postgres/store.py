@@ -1,8 +1,8 @@
 """The PostgreSQL store: many readers through a pool, one connection that writes, one transaction a commit.
 
 Rows are only ever added, but for heads, positions, cosignatures and the outbox. What a commit brings goes there
-in as few round trips as can be: a pipeline that locks and moves the heads, one COPY of the entries unless they
-are few, a pipeline of all the rest. A tile is kept as the pieces that commits added to it.
+in as few round trips as can be: a pipeline that locks and moves the heads, COPYs of entries and records unless
+they are few, a pipeline of all the rest. A tile is kept as the pieces that commits added to it.
 """
 
 from __future__ import annotations
