@@ -4,8 +4,7 @@ LedgerError
 ├ MalformedError         bytes do not parse
 ├ RejectedError          well formed, breaks a rule: a stable reason for each
 ├ ConflictError          another writer got there first
-│ ├ FencedError          another writer has taken the partition over
-│ └ TakenError           a submission or a version of a record is there already
+│ └ FencedError          another writer has taken the partition over
 ├ StoreError             outcome unknown: reopen
 │ └ StorageFullError     nothing was written; reads go on
 └ VerificationError
@@ -128,10 +127,6 @@ class ConflictError(LedgerError):
 
 class FencedError(ConflictError):
     """Another writer has taken the partition over; nothing was written."""
-
-
-class TakenError(ConflictError):
-    """A submission, or a version of a record, that the commit adds is there already; nothing was written."""
 
 
 class StoreError(LedgerError):

@@ -27,8 +27,8 @@ The decoder itself gives up where the stack of whoever calls it ends, which no t
 
 _ARRAY: Final = ord("[")
 
-_LEAST: Final = len(b'{"":}')
-"""Bytes that an object in an object takes, at the least."""
+_LEAST: Final = len(b'{"":')
+"""Bytes that an object in an object begins with, at the least."""
 
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[{]|[\]}]")

@@ -17,11 +17,8 @@ from ledger.ledger import LedgerView
 from ledger.store import Run
 from services.submissions import Accepted, Pending, Submissions
 
-INLINE_BYTES: Final = 256 * 1024
-"""Record bytes up to which a submission is checked in the event loop.
-
-A thread would hold the interpreter as long: it takes about as long as the interpreter leaves it to one thread.
-"""
+_INLINE_BYTES: Final = 32 * 1024
+"""Record bytes up to which a submission is checked in the event loop: a thread would cost more."""
 
 
 class Registrar:
@@ -38,7 +35,7 @@ class Registrar:
 
         Raises RejectedError with nothing changed, for the first rule broken in the fixed order.
         """
-        if sum(map(len, records)) <= INLINE_BYTES:
+        if sum(map(len, records)) <= _INLINE_BYTES:
             checked = self._check(body, records, signatures)
         else:
             checked = await asyncio.to_thread(self._check, body, records, signatures)

@@ -34,11 +34,13 @@ from services.distributed.running import LAST
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.published import Published
-from services.registrar import INLINE_BYTES
 from services.submissions import Accepted, LostRace, Pending
 
 PATIENCE: Final = 5.0
 """Seconds after which a caller is told that Kafka, or the store, does not answer."""
+
+_INLINE_BYTES: Final = 32 * 1024
+"""Record bytes up to which entries are formed in the event loop."""
 
 _UNKNOWN: Final = "whether the submission was accepted is not known; ask again, it is never registered twice"
 
@@ -113,7 +115,7 @@ class KafkaSubmissions:
                 submission = candidate.submission
                 return await self.recall(submission.register, submission.submission_id, held.run)
             form = partial(self._form, candidate, submitter, held)
-            message = await asyncio.to_thread(form) if size > INLINE_BYTES else form()
+            message = await asyncio.to_thread(form) if size > _INLINE_BYTES else form()
             key = (candidate.submission.register, candidate.submission.submission_id)
             sending = self._under_way.get(key)
             joins = sending is not None

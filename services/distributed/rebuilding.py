@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from typing import Final
 
-from ledger.errors import MalformedError, ProofError, TakenError, VerificationError
+from ledger.errors import MalformedError, ProofError, VerificationError
 from ledger.event_log import CHECKPOINTS, EMPTY_CHAIN, SUBMISSIONS, LogMessage, Position
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
@@ -323,15 +323,7 @@ class Replay:
     def _commit(
         self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None]
     ) -> Replayed:
-        try:
-            return self._commit_all(position, messages, commit, new=True)
-        except TakenError:
-            return self._commit_all(position, messages, commit, new=False)
-
-    def _commit_all(
-        self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None], *, new: bool
-    ) -> Replayed:
-        replayed = replay_logged(self.ledger, position, messages, new=new)
+        replayed = replay_logged(self.ledger, position, messages)
         where = f"{self.settings.topic_prefix}{position.topic}/{position.partition}"
         if replayed.waits is not None:
             raise VerificationError(

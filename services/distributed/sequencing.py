@@ -203,9 +203,11 @@ class Sequencing:
                 await asyncio.sleep(_WAIT_AGAIN)
             if self._unsigned.is_set() and not self._stuck:
                 self._asked.clear()
-                with suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(_SIGNED):
                         await self._asked.wait()
+                except TimeoutError:
+                    self._stuck = True
             if self._missed and not self._queue:
                 await self._fetch_again()
 

@@ -222,10 +222,12 @@ def test_nothing_else_comes_of_it(made: Made, reference: Made) -> None:
     assert made.positions == reference.positions
 
 
+@pytest.mark.parametrize("together", [1, 5_000])
 def test_the_rebuild_s_comparison_finds_the_sequencer_s_database_right(
-    topic: World, monkeypatch: pytest.MonkeyPatch
+    together: int, topic: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader that compares judges a message otherwise than the sequencer did."""
+    monkeypatch.setattr(rebuilding, "MESSAGES_TOGETHER", together)
     distributed_ledger.set_environment(monkeypatch, topic.environment(topic.live))
     told = run_json("rebuild", "--from", "kafka", "--check")
     assert (told["messages"], told["behind"]) == (len(LOG.sent), 0)
