@@ -231,6 +231,21 @@ def test_a_record_that_nests_too_deep_is_refused_wherever_it_is_read() -> None:
         read_header(b'{"a":' * 20_000)
 
 
+def test_objects_alone_nest_too_deep_as_well() -> None:
+    """If false, how deep a record may be would depend on whether there is an array in it."""
+    short = b'{"record_id":"%s","register":"a/b","type":"x","version":1' % records.RECORD_ID.encode()
+    for depth, is_too_deep in ((255, False), (256, True), (300, True)):
+        deep = short + b',"x":' + b'{"":' * depth + b"1" + b"}" * depth + b"}"
+        assert b"[" not in deep
+        if is_too_deep:
+            with pytest.raises(MalformedError, match="nests"):
+                read_header(deep)
+        else:
+            assert read_header(deep).type == "x"
+    with pytest.raises(MalformedError, match="nests"):
+        read_header(b'{"":' * 257)
+
+
 def test_an_envelope_that_nests_deep_is_malformed() -> None:
     """If false, a message could end every process that reads it."""
     deep = b"[" * 5_000 + b"]" * 5_000
