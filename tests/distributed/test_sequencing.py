@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -133,10 +134,6 @@ async def until_signed(partition: Partition, count: int) -> None:
     await partition.until(lambda: partition.work.done == count and not partition.work.writer.heads.waits)
 
 
-def _is(found: list[int], wanted: list[int]) -> bool:
-    return found == wanted
-
-
 def take(partition: Partition, *messages: LogMessage) -> None:
     for message in messages:
         partition.work.take(Delivery(message, partial(partition.acknowledged.append, message.offset)))
@@ -173,7 +170,7 @@ async def test_a_signer_that_does_not_answer_holds_nobody_up_for_long(
         wanted = [message.offset for message in messages]
         for place in range(len(messages) - 3, len(messages)):
             take(partition, messages[place])
-            await partition.until(partial(_is, partition.acknowledged, wanted[: place + 1]))
+            await partition.until(partial(operator.eq, partition.acknowledged, wanted[: place + 1]))
 
 
 @pytest.fixture(autouse=True)
