@@ -148,6 +148,7 @@ class Sequencing:
         self._unsigned = asyncio.Event()
         # Also where nothing waits: the marks may be beyond the store.
         self._unsigned.set()
+        # Set when a call of the signer is over; none is waited for while the last one came to nothing.
         self._asked = asyncio.Event()
         self._stuck = True
         self._paused = False
