@@ -13,7 +13,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
-from multiprocessing.context import BaseContext
 from typing import Final
 
 from ledger.errors import MalformedError, ProofError, VerificationError
@@ -150,7 +149,7 @@ async def _in_processes(
 ) -> list[LoggedNotes]:
     longest_first = sorted(partitions, key=lambda each: -ends.messages[each])
     done = 0
-    with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running: list[Future[LoggedNotes]] = [
             pool.submit(_rebuild_in_process, settings, ends, each) for each in longest_first
         ]
@@ -169,13 +168,6 @@ async def _in_processes(
             for future in running:
                 future.cancel()
     return [each.result() for each in running]
-
-
-def _context() -> BaseContext:
-    """Return how processes are started: from one without threads that has imported what all need."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _reached(store: PostgresStore, partitions: Iterable[int]) -> int:
