@@ -23,7 +23,7 @@ LONGEST_WAIT: Final = 30.0
 """Seconds of the longest wait for a seal of a call without a deadline."""
 
 _MARGIN: Final = 0.1
-"""Share of the time left that is kept for the answer to travel; at least 20 ms, and at most 1 s."""
+"""Share of the time left that is kept for the answer to travel; at least 100 ms, and at most 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Waiter:
         None is for no deadline. A submission that is sequenced already is answered as such, also where less was
         asked for.
         """
-        seconds = LONGEST_WAIT if left is None else left - min(1.0, max(0.02, left * _MARGIN))
+        seconds = LONGEST_WAIT if left is None else left - min(1.0, max(0.1, left * _MARGIN))
         outcome = durable
         if wait_for is not State.ACCEPTED and seconds > 0:
             try:

@@ -149,7 +149,7 @@ async def test_after_a_change_of_witnesses_every_register_is_anchored_once_more(
         await it.until_anchored(3)
         two.always(replies(500))
         text = policy_text(ledger, [one.witness, two.witness])
-        await it.govern("PublishPolicy", publishing(text), 0.5)
+        await it.govern("PublishPolicy", publishing(text), 2.0)
         await asyncio.sleep(0.5)
         # Not before the new ones have sealed it.
         before = anchors(it)

@@ -353,7 +353,7 @@ async def test_where_the_first_size_was_never_sealed_receipts_are_without_the_ea
     office = f"{DEPARTMENT}/permanent-secretary"
     async with serving(ledger, [one, two]) as it:
         await two.stop()
-        answer = await it.govern("OpenRegister", opening(office), 0.5)
+        answer = await it.govern("OpenRegister", opening(office), 2.0)
         assert answer.state == State.STATE_SEQUENCED
         await it.register(deciding(2, office), WaitFor.WAIT_FOR_SEQUENCED)
         await two.start(two.port)
