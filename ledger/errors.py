@@ -4,7 +4,8 @@ LedgerError
 ├ MalformedError         bytes do not parse
 ├ RejectedError          well formed, breaks a rule: a stable reason for each
 ├ ConflictError          another writer got there first
-│ └ FencedError          another writer has taken the partition over
+│ ├ FencedError          another writer has taken the partition over
+│ └ TakenError           a submission or a version of a record is there already
 ├ StoreError             outcome unknown: reopen
 │ └ StorageFullError     nothing was written; reads go on
 └ VerificationError
@@ -127,6 +128,10 @@ class ConflictError(LedgerError):
 
 class FencedError(ConflictError):
     """Another writer has taken the partition over; nothing was written."""
+
+
+class TakenError(ConflictError):
+    """A submission, or a version of a record, that the commit adds is there already; nothing was written."""
 
 
 class StoreError(LedgerError):

@@ -13,7 +13,7 @@ from typing import Final, Self
 from ledger.admission import Candidate, judge_now, signers
 from ledger.anchors import Anchored, Anchors, anchored_by
 from ledger.entries import Acceptance, Message, Submission, accept, form_ledger_entry, parse_entry
-from ledger.errors import MalformedError, Reason, RejectedError, StoreError
+from ledger.errors import MalformedError, Reason, RejectedError, StoreError, TakenError
 from ledger.governing import (
     GOVERNING,
     Fold,
@@ -293,20 +293,38 @@ class Turn:
         """
         return next(self.replay_all([message]))
 
-    def replay_all(self, messages: Sequence[Message]) -> Iterator[Outcome]:
-        """Replay messages in order, as each outcome is asked for; what the store knows of all is read first."""
+    def replay_all(self, messages: Sequence[Message], *, new: bool = False) -> Iterator[Outcome]:
+        """Replay messages in order, as each outcome is asked for; what the store knows of all is read first.
+
+        With `new` it is not asked about submissions to departments' registers and their first versions of
+        records: they are taken to be new to it, as nearly all are. Where they are not, or may not be appended,
+        this raises TakenError, or the commit does: the messages are then to be replayed in another turn,
+        without `new`. No outcome is to be used before the commit.
+        """
         headers = [_headers(message) for message in messages]
         by_register: dict[str, tuple[list[bytes], list[Header]]] = {}
         for message, read in zip(messages, headers, strict=True):
             ids, wanted = by_register.setdefault(message.register, ([], []))
-            if message.submission is not None:
+            # What the ledger itself writes, and all that stands beside it in `governing`, may have a record_id
+            # there already without a version 1, and the commit would not find that out.
+            asked = not new or message.submission is None or message.register == GOVERNING
+            if message.submission is not None and asked:
                 ids.append(bytes.fromhex(message.submission.submission_id))
             if not isinstance(read, Quarantined):
-                wanted += read
+                # A version 1 is refused only where the record is there already; another is judged by those
+                # before it.
+                wanted += read if asked else [header for header in read if header.version > 1]
         for register, (ids, wanted) in by_register.items():
             self._draft(register).look_up(ids, wanted)
         for message, read in zip(messages, headers, strict=True):
-            yield read if isinstance(read, Quarantined) else self._replay(message, read)
+            if isinstance(read, Quarantined):
+                yield read
+                continue
+            outcome = self._replay(message, read)
+            if new and message.submission is not None and not isinstance(outcome, Appended):
+                # Whether it is known comes before whatever else may be said of it.
+                raise TakenError(f"{message.register}: a submission is not simply new")
+            yield outcome
 
     def _replay(self, message: Message, headers: Sequence[Header]) -> Outcome:
         draft = self._draft(message.register)

@@ -111,9 +111,9 @@ class Draft:
         """Tell whether there is anything to commit: entries, or a register that was just opened."""
         return bool(self._entries) or (opened and self._expected is None)
 
-    def look_up(self, submission_ids: Iterable[bytes], headers: Collection[Header]) -> None:
+    def look_up(self, submission_ids: Collection[bytes], headers: Collection[Header]) -> None:
         """Read, in a few queries, what the store knows of these submissions and records."""
-        if self._expected is None:
+        if self._expected is None or not (submission_ids or headers):
             return
         there = self._store.look_up(self._register, list(submission_ids), list(named(headers)))
         self._known.update(there.runs)

@@ -222,8 +222,9 @@ class Store(Protocol):
         """Replace every batch's expected head and add what it brings, together or not at all.
 
         One batch a register. Durable on return. Raises ConflictError if another writer moved a head,
-        StorageFullError where there was no room: nothing was written in either case. After any other
-        StoreError the outcome is unknown: reopen.
+        TakenError if a submission or a version of a record is there already, StorageFullError where there was
+        no room: nothing was written in any of these cases. After any other StoreError the outcome is unknown:
+        reopen.
         """
         ...
 

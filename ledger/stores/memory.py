@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ledger.errors import ConflictError, StoreError
+from ledger.errors import ConflictError, StoreError, TakenError
 from ledger.notes import SignatureLine
 from ledger.store import Batch, Cosigned, Head, LookedUp, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
 
@@ -211,10 +211,10 @@ def _check(held: _Held, batch: Batch) -> None:
             raise StoreError(f"{batch.register}: tile {tile.level}/{tile.index} would change")
     for key in batch.submissions:
         if key in held.submissions:
-            raise StoreError(f"{batch.register}: submission {key.hex()} is there already")
+            raise TakenError(f"{batch.register}: submission {key.hex()} is there already")
     for record in batch.records:
         if record.version in held.records.get(record.record_id, {}):
-            raise StoreError(f"{batch.register}: record {record.record_id.hex()} is there already")
+            raise TakenError(f"{batch.register}: record {record.record_id.hex()} is there already")
     for stored in batch.notes:
         if held.notes.get(stored.size, stored.note) != stored.note:
             raise StoreError(f"{batch.register}: the note of size {stored.size} would change")

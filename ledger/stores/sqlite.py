@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError
+from ledger.errors import ConflictError, MalformedError, StorageFullError, StoreError, TakenError
 from ledger.hashing import Hash
 from ledger.notes import SignatureLine
 from ledger.store import Batch, Cosigned, Head, LookedUp, NewCosignatures, RecordAt, Run, StoredNote, StoredTile
@@ -395,14 +395,17 @@ class SqliteStore:
             "INSERT INTO tile VALUES (?, ?) ON CONFLICT DO UPDATE SET hashes = excluded.hashes",
             ((base + (tile.level << _LEVEL_SHIFT) + tile.index, tile.data) for tile in batch.tiles),
         )
-        many(
-            "INSERT INTO submission VALUES (?, ?, ?, ?)",
-            ((number, key, run.first, run.count) for key, run in batch.submissions.items()),
-        )
-        many(
-            "INSERT INTO record VALUES (?, ?, ?, ?)",
-            ((number, record.record_id, record.version, record.index) for record in batch.records),
-        )
+        try:
+            many(
+                "INSERT INTO submission VALUES (?, ?, ?, ?)",
+                ((number, key, run.first, run.count) for key, run in batch.submissions.items()),
+            )
+            many(
+                "INSERT INTO record VALUES (?, ?, ?, ?)",
+                ((number, record.record_id, record.version, record.index) for record in batch.records),
+            )
+        except sqlite3.IntegrityError as error:
+            raise TakenError(f"{batch.register}: a submission or a record is there already: {error}") from error
         many(
             "INSERT INTO note VALUES (?, ?) ON CONFLICT DO NOTHING",
             ((base + stored.size, stored.note) for stored in batch.notes),

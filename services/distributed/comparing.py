@@ -140,12 +140,13 @@ class _Comparison:
 
         def commit(replayed: Replayed) -> None:
             nonlocal quarantined
+            # Only a commit tells that what was taken to be new was so.
+            replayed.turn.commit()
             advance = replayed.advance
             begin, end = advance.before.next_offset, advance.after.next_offset
             kept = self.store.dispositions(SUBMISSIONS, partition, begin, end)
             _compare_outcomes(where, kept, advance.dispositions)
             quarantined += len(advance.quarantined)
-            replayed.turn.commit()
 
         start = replace(expected, next_offset=0, last=None, chain=EMPTY_CHAIN)
         belongs = belonging_to(partition, self.settings.partitions)

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import structlog
 
+from ledger.errors import TakenError
 from ledger.event_log import Disposition, LogMessage, LogStore, Position
 from ledger.governing import GOVERNING
 from ledger.ledger import Growth, Ledger, Waiting
@@ -137,16 +138,24 @@ class PartitionWriter:
         if not fresh or not self._reached():
             return Appendage(repeated, repeated, waiting=self._waiting if fresh else None)
         opened = [open_logged(message, self._ledger.origin, self._is_mine) for message in _together(fresh)]
-        replayed = self._replay(opened)
-        if not replayed.advance.dispositions and self._reached():
-            # What the first waited for was there already, and only unknown here.
-            replayed = self._replay(opened)
-        done = tuple(replayed.advance.dispositions)
-        growths = self._commit(replayed) if done else {}
+        try:
+            done, growths = self._append(opened, new=True)
+        except TakenError:
+            done, growths = self._append(opened, new=False)
         return Appendage(repeated + len(done), repeated, done, growths, self._waiting)
 
-    def _replay(self, opened: Sequence[Opened]) -> Replayed:
-        replayed = replay_logged(self._ledger, self.position, opened)
+    def _append(
+        self, opened: Sequence[Opened], *, new: bool
+    ) -> tuple[tuple[Disposition, ...], Mapping[str, Growth]]:
+        replayed = self._replay(opened, new=new)
+        if not replayed.advance.dispositions and self._reached():
+            # What the first waited for was there already, and only unknown here.
+            replayed = self._replay(opened, new=new)
+        done = tuple(replayed.advance.dispositions)
+        return done, self._commit(replayed) if done else {}
+
+    def _replay(self, opened: Sequence[Opened], *, new: bool) -> Replayed:
+        replayed = replay_logged(self._ledger, self.position, opened, new=new)
         self._waiting = replayed.waits
         return replayed
 

@@ -15,7 +15,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Final
 
-from ledger.errors import MalformedError, ProofError, VerificationError
+from ledger.errors import MalformedError, ProofError, TakenError, VerificationError
 from ledger.event_log import CHECKPOINTS, EMPTY_CHAIN, SUBMISSIONS, LogMessage, Position
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
@@ -315,7 +315,15 @@ class Replay:
     def _commit(
         self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None]
     ) -> Replayed:
-        replayed = replay_logged(self.ledger, position, messages)
+        try:
+            return self._commit_all(position, messages, commit, new=True)
+        except TakenError:
+            return self._commit_all(position, messages, commit, new=False)
+
+    def _commit_all(
+        self, position: Position, messages: Sequence[Opened], commit: Callable[[Replayed], None], *, new: bool
+    ) -> Replayed:
+        replayed = replay_logged(self.ledger, position, messages, new=new)
         where = f"{self.settings.topic_prefix}{position.topic}/{position.partition}"
         if replayed.waits is not None:
             raise VerificationError(

@@ -54,10 +54,13 @@ class Replayed:
     waits: Waiting | None
 
 
-def replay_logged(ledger: Ledger, position: Position, messages: Sequence[Opened]) -> Replayed:
-    """Replay messages, the first of which is at `position`'s next offset."""
+def replay_logged(
+    ledger: Ledger, position: Position, messages: Sequence[Opened], *, new: bool = False
+) -> Replayed:
+    """Replay messages, the first of which is at `position`'s next offset. `new` is as in Turn.replay_all."""
     turn = ledger.turn()
-    outcomes = turn.replay_all([one.message for one in messages if not isinstance(one.message, Quarantined)])
+    read = [one.message for one in messages if not isinstance(one.message, Quarantined)]
+    outcomes = turn.replay_all(read, new=new)
     dispositions: list[Disposition] = []
     quarantined: list[QuarantinedMessage] = []
     waits: Waiting | None = None

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError
+from ledger.errors import ConflictError, FencedError, StorageFullError, StoreError, TakenError
 from ledger.event_log import (
     CHECKPOINTS,
     EMPTY_CHAIN,
@@ -371,11 +371,13 @@ MOVED: dict[str, Callable[[], Batch]] = {
     "a register that is there": lambda: batch(OTHER, None, 2),
     "a register that is not": lambda: batch("department/nobody", 1, 2),
 }
-REPEATED: dict[str, Callable[[], Batch]] = {
+TAKEN: dict[str, Callable[[], Batch]] = {
     "a submission that is there": lambda: replace(
         batch(OTHER, 5, 6), submissions=dict(batch(OTHER, None, 1).submissions)
     ),
     "a version that is there": lambda: replace(batch(OTHER, 5, 6), records=batch(OTHER, None, 1).records),
+}
+REPEATED: dict[str, Callable[[], Batch]] = {
     "a tile that is there": lambda: replace(batch(OTHER, 5, 6), tiles=[*batch(OTHER, 5, 6).tiles] * 2),
     "a rejection that is there": lambda: replace(batch(OTHER, 5, 6), rejections={name_of(7): 4}),
 }
@@ -383,8 +385,10 @@ REPEATED: dict[str, Callable[[], Batch]] = {
 
 @pytest.mark.parametrize(
     ("spoilt", "error"),
-    [(each, ConflictError) for each in MOVED.values()] + [(each, StoreError) for each in REPEATED.values()],
-    ids=[*MOVED, *REPEATED],
+    [(each, ConflictError) for each in MOVED.values()]
+    + [(each, TakenError) for each in TAKEN.values()]
+    + [(each, StoreError) for each in REPEATED.values()],
+    ids=[*MOVED, *TAKEN, *REPEATED],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_one_bad_batch_leaves_nothing_of_the_others_or_of_the_log(

@@ -47,6 +47,7 @@ RUNNERS: Final = (
     "rebuild in many commits",
     "writer",
     "writer that is always another",
+    "writer of one message at a time",
 )
 
 _NO_ENTRY: Final = (Kind.KNOWN, Kind.QUARANTINED)
@@ -172,11 +173,13 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             with closing(SqliteStore(tmp_path_factory.mktemp("embedded") / "store.sqlite3")) as store:
                 yield embedded(LOG.partitions, store, 100)
         case ["writer", *rest]:
+            taken_over = 1 if "another" in rest else 0.1
+            sizes = [1] if "one" in rest else [1, 2, 5, 8, 30]
             with (
                 _database(request.getfixturevalue("postgres")) as database,
                 closing(PostgresStore(migrated_schema(database))) as store,
             ):
-                yield written(LOG.partitions, store, 1, taken_over=1 if rest else 0.1)
+                yield written(LOG.partitions, store, 1, taken_over=taken_over, sizes=sizes)
         case ["rebuild", *rest]:
             topic: World = request.getfixturevalue("topic")
             with (
@@ -185,7 +188,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 closing(PostgresStore(database)) as store,
             ):
                 if rest:
-                    patch.setattr(rebuilding, "MESSAGES_TOGETHER", 10)
+                    patch.setattr(rebuilding, "MESSAGES_TOGETHER", 2)
                 distributed_ledger.set_environment(patch, topic.environment(database))
                 run("rebuild", "--from", "kafka")
                 yield kept(LOG.partitions, store)
@@ -222,7 +225,7 @@ def test_nothing_else_comes_of_it(made: Made, reference: Made) -> None:
     assert made.positions == reference.positions
 
 
-@pytest.mark.parametrize("together", [10, 5_000])
+@pytest.mark.parametrize("together", [2, 5_000])
 def test_the_rebuild_s_comparison_finds_the_sequencer_s_database_right(
     together: int, topic: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ledger.entries import Message, open_message
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, TakenError
 from ledger.ledger import Appended, Known, Ledger, Outcome, Quarantined, Rejected
 from ledger.stores.memory import MemoryStore
 from tests.support.vectors import load
@@ -15,14 +15,24 @@ ORIGIN = "ledger.daybook.example"
 RULES: dict[str, Any] = load("append-rules.json")
 
 
-def replay(ledger: Ledger, case: dict[str, Any]) -> Outcome:
-    """Open one message as a stranger to it would, and replay it in a turn of its own."""
+def replay(ledger: Ledger, case: dict[str, Any], *, new: bool = False) -> Outcome:
+    """Open one message as a stranger to it would, and replay it in a turn of its own.
+
+    With `new` it is taken to be new, and replayed once more where it is not.
+    """
     value = base64.b64decode(case["message_base64"])
     try:
         message = open_message(case["register"], value, ORIGIN)
     except LedgerError as error:
         return Quarantined(f"signature or shape: {error}")
     turn = ledger.turn()
+    if new:
+        try:
+            (outcome,) = turn.replay_all([message], new=True)
+            turn.commit({})
+        except TakenError:
+            return replay(ledger, case)
+        return outcome
     outcome = turn.replay(message)
     turn.commit({})
     return outcome
@@ -62,15 +72,31 @@ def check(ledger: Ledger, case: dict[str, Any], outcome: Outcome) -> None:
     assert (head.size, head.root.hex()) == (case["size_after"], case["root_after"])
 
 
-def test_the_story_appends_the_same_entries_and_roots_as_the_other_implementation() -> None:
+@pytest.mark.parametrize("new", [False, True])
+def test_the_story_appends_the_same_entries_and_roots_as_the_other_implementation(new: bool) -> None:
     """False if any message of the story had another outcome, index or root here."""
     ledger = Ledger.open(MemoryStore(), ORIGIN)
     for case in RULES["story"]:
-        check(ledger, case, replay(ledger, case))
+        check(ledger, case, replay(ledger, case, new=new))
 
 
+@pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("case", RULES["after_the_story"], ids=lambda case: case["name"])
-def test_a_message_after_the_story_has_the_same_outcome(case: dict[str, Any]) -> None:
+def test_a_message_after_the_story_has_the_same_outcome(case: dict[str, Any], new: bool) -> None:
     """False if a further message were judged otherwise, or its rejection had other bytes."""
     ledger = ledger_after_the_story()
-    check(ledger, case, replay(ledger, case))
+    check(ledger, case, replay(ledger, case, new=new))
+
+
+def test_a_new_submission_is_appended_without_a_question_to_the_store() -> None:
+    """False if what is taken to be new were looked up all the same."""
+    store = MemoryStore()
+    ledger = Ledger.open(store, ORIGIN)
+    appended = next(
+        case for case in RULES["story"][::-1] if case["outcome"] == "appended" and case["count"] > 1
+    )
+    for case in RULES["story"][: RULES["story"].index(appended)]:
+        replay(ledger, case)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "look_up", None)
+        check(ledger, appended, replay(ledger, appended, new=True))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.errors import ConflictError, StoreError
+from ledger.errors import ConflictError, StoreError, TakenError
 from ledger.hashing import HASH_SIZE, leaf_hash
 from ledger.notes import SignatureLine
 from ledger.store import (
@@ -335,7 +335,7 @@ def test_rows_are_never_replaced(spoilt: dict[str, object], store: Store) -> Non
     """False if a submission or a version could be written over: the store is the last to refuse it."""
     grow(store, REGISTER, 10)
     before = everything(store, REGISTER)
-    with pytest.raises(StoreError):
+    with pytest.raises(TakenError):
         store.commit([replace(batch(REGISTER, 10, 11), **spoilt)])  # type: ignore[arg-type]
     assert everything(store, REGISTER) == before
     store.commit([batch(REGISTER, 10, 11)])

@@ -189,7 +189,11 @@ class Governing:
 
     def anchor(self, note: bytes, says: Says, seconds: int) -> Sent:
         """Return an anchor that the ledger writes."""
-        made = written(GOVERNING, checkpoint_anchored(note), says, self.size, seconds)
+        return self.ledger_written(checkpoint_anchored(note), says, seconds)
+
+    def ledger_written(self, record: bytes, says: Says, seconds: int) -> Sent:
+        """Return any record as if the ledger had written it."""
+        made = written(GOVERNING, record, says, self.size, seconds)
         self.size += says is Kind.APPENDED
         return made
 
@@ -463,6 +467,12 @@ def _ledger_written(governing: Governing, now: int) -> Iterator[Sent]:
     yield governing.anchor(note, Kind.APPENDED, 0)
     yield governing.anchor(note, Kind.KNOWN, 0)
     yield governing.anchor(note, Kind.KNOWN, 1)
+    # Whoever may write to the topic can take a record_id of `governing` without a version 1.
+    taken = governing.record("register.opened/1", name=f"{DEPARTMENT}/taken", title="Taken")
+    its_id = canonical.parse(taken)["record_id"]
+    seventh = {**canonical.parse(checkpoint_anchored(note)), "record_id": its_id, "version": 7}
+    yield governing.ledger_written(canonical.format(seventh), Kind.APPENDED, 2)
+    yield governing.sent(taken, [GOVERNANCE_KEY], Reason.VERSION_CONFLICT)
     yield written(register, checkpoint_anchored(note), Kind.QUARANTINED, now)
     yield written(register, decision(0, register), Kind.QUARANTINED, now)
     yield message(_lot(register, [0]), Kind.APPENDED, now)

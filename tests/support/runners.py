@@ -176,8 +176,8 @@ def _rejections(made: Made) -> dict[str, dict[bytes, int]]:
 # The runners that keep what became of each message.
 
 
-def written(log: Log, store: LogStore, seed: int, *, taken_over: float) -> Made:
-    """Append a log with a writer for each partition: in batches of any size, some of it again.
+def written(log: Log, store: LogStore, seed: int, *, taken_over: float, sizes: Sequence[int]) -> Made:
+    """Append a log with a writer for each partition: in batches of any of the sizes, some of it again.
 
     `taken_over` is how probable it is that a partition has a new writer for its next batch.
     """
@@ -193,7 +193,7 @@ def written(log: Log, store: LogStore, seed: int, *, taken_over: float) -> Made:
         writer = writers[partition]
         done = writer.position.next_offset
         begin = max(0, done - draw.choice([0, 0, 1, 3]))
-        writer.append(log[partition][begin : done + draw.choice([1, 2, 5, 8, 30])])
+        writer.append(log[partition][begin : done + draw.choice(sizes)])
         if writer.position.next_offset == len(log[partition]):
             left.remove(partition)
     raise AssertionError(f"partitions {left} do not come to their ends")

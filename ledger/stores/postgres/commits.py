@@ -6,11 +6,13 @@ Rows are sent as arrays, one statement for all rows of a table, so that a pipeli
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from psycopg import Connection, Cursor
+from psycopg.errors import UniqueViolation
 
-from ledger.errors import ConflictError, FencedError, StoreError
+from ledger.errors import ConflictError, FencedError, StoreError, TakenError
 from ledger.event_log import CHECKPOINTS, REJECTIONS, Advance, Kind, Position
 from ledger.hashing import HASH_SIZE
 from ledger.store import Batch, NewCosignatures, StoredNote
@@ -127,6 +129,17 @@ def committed(done: Cursor[Any]) -> None:
     """Make sure of what COMMIT has done: in a transaction that had failed it would only have ended it."""
     if done.statusmessage != "COMMIT":
         raise StoreError(f"PostgreSQL: COMMIT ended as {done.statusmessage}")
+
+
+@contextmanager
+def taken() -> Iterator[None]:
+    """Raise TakenError in place of what PostgreSQL raises for a submission or a version that is there."""
+    try:
+        yield
+    except UniqueViolation as error:
+        if error.diag.table_name not in ("submission", "record"):
+            raise
+        raise TakenError(f"PostgreSQL: {error.diag.message_primary} {error.diag.message_detail}") from error
 
 
 def check(advance: Advance) -> None:

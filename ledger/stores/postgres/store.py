@@ -31,6 +31,7 @@ from ledger.stores.postgres.commits import (
     moved,
     send_notes,
     standing_at,
+    taken,
 )
 from ledger.stores.postgres.connections import CHANNEL, Connections
 from ledger.stores.postgres.reading import Reads
@@ -86,7 +87,7 @@ class PostgresStore(Reads):
         self._commit(batches, advance)
 
     def _commit(self, batches: Sequence[Batch], advance: Advance | None) -> None:
-        with self._connections.transaction() as writer:
+        with self._connections.transaction() as writer, taken():
             with writer.pipeline():
                 writer.execute(_BEGIN)
                 held = lock(writer, advance.before) if advance else None
