@@ -17,6 +17,9 @@ MAX_MESSAGE: Final = 4 * 1024 * 1024
 _LINGER: Final = 0
 """Milliseconds that a producer waits for more: what arrives while one request is under way shares the next."""
 
+_BATCH: Final = 1024 * 1024
+"""Bytes of messages that share a request and its compression: several, also of large submissions."""
+
 _FETCH_WAIT: Final = 500
 """Milliseconds of a fetch that finds nothing; a broker answers with the first byte."""
 
@@ -63,7 +66,7 @@ def producer(settings: DistributedSettings) -> AIOKafkaProducer:
         enable_idempotence=True,
         acks="all",
         linger_ms=_LINGER,
-        max_batch_size=256 * 1024,
+        max_batch_size=_BATCH,
         max_request_size=MAX_MESSAGE,
         compression_type="lz4",
     )

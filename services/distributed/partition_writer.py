@@ -14,7 +14,7 @@ from typing import Final, Self
 import structlog
 
 from ledger.errors import TakenError
-from ledger.event_log import Disposition, LogMessage, LogStore, Position
+from ledger.event_log import Disposition, Kind, LogMessage, LogStore, Position
 from ledger.governing import GOVERNING
 from ledger.ledger import Growth, Ledger, Waiting
 from services.distributed.head_signing import HeadSigning
@@ -50,6 +50,11 @@ class Appendage:
     dispositions: Sequence[Disposition] = ()
     growths: Mapping[str, Growth] = field(default_factory=dict[str, Growth])
     waiting: Waiting | None = None
+
+    @property
+    def entries(self) -> int:
+        """The number of entries that were appended."""
+        return sum(each.count for each in self.dispositions if each.kind in (Kind.APPENDED, Kind.REJECTED))
 
 
 class PartitionWriter:

@@ -33,6 +33,14 @@ _SIGNED: Final = 0.05
 Notes go out at once then, not behind a commit; and fewer and larger commits cost everybody less.
 """
 
+_MANY: Final = 500
+"""Entries of a commit, and no less, after which others are likely to be on their way."""
+
+_GATHER: Final = 0.04
+"""Seconds in which those gather, for a larger commit, where fewer than `_PLENTY` bytes wait already."""
+
+_PLENTY: Final = 4 * 1024 * 1024
+
 _WAIT_AGAIN: Final = 0.05
 """Seconds after which the governing register is looked at again."""
 
@@ -93,10 +101,9 @@ class SequencerMetrics:
     def count(self, appendage: Appendage) -> None:
         """Count what was done."""
         self.repeated.inc(appendage.repeated)
+        self.entries.inc(appendage.entries)
         for each in appendage.dispositions:
             self.messages.labels(each.kind.name.lower()).inc()
-            if each.kind in (Kind.APPENDED, Kind.REJECTED):
-                self.entries.inc(each.count)
             if each.kind is Kind.QUARANTINED:
                 self.quarantined.inc()
 
@@ -200,7 +207,8 @@ class Sequencing:
             if not self._queue and not self._missed:
                 self._news.clear()
                 await self._news.wait()
-            if self._queue and await self._append():
+            appendage = await self._append() if self._queue else None
+            if appendage and appendage.waiting:
                 await asyncio.sleep(_WAIT_AGAIN)
             if self._unsigned.is_set() and not self._stuck:
                 self._asked.clear()
@@ -209,11 +217,13 @@ class Sequencing:
                         await self._asked.wait()
                 except TimeoutError:
                     self._stuck = True
+            if appendage and appendage.entries >= _MANY and self._bytes < _PLENTY:
+                await asyncio.sleep(_GATHER)
             if self._missed and not self._queue:
                 await self._fetch_again()
 
-    async def _append(self) -> bool:
-        """Append what waits in the queue; tell whether the next of it waits for the governing register."""
+    async def _append(self) -> Appendage:
+        """Append what waits in the queue, or as much of it as can be judged yet."""
         batch = [delivery.message for delivery in self._queue]
         appendage = await self._lane.run(lambda: self.writer.append(batch))
         self._metrics.count(appendage)
@@ -230,7 +240,7 @@ class Sequencing:
             delivery.ack()
         if self._paused and self._bytes < _QUEUED_BYTES // 2 and len(self._queue) < _QUEUED // 2:
             await self._resume()
-        return self.waiting is not None
+        return appendage
 
     async def _resume(self) -> None:
         # Faust drops what it had fetched of a partition that is paused, and would go on beyond it.

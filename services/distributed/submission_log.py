@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -40,6 +41,7 @@ class SubmissionLog:
         self._settings = settings
         self._topic = settings.topic_prefix + SUBMISSIONS
         self._producer: AIOKafkaProducer | None = None
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._starting = asyncio.Lock()
         self._retired: set[asyncio.Task[None]] = set()
         self._seconds = Histogram(
@@ -69,14 +71,12 @@ class SubmissionLog:
     async def append(self, register: str, value: bytes) -> None:
         """Return when the message is durable. Raises OSError, after which that is not known."""
         sender = await self._ready()
+        partition = partition_of(register, self._settings.partitions)
         with self._seconds.time():
             try:
-                sent = await sender.send(
-                    self._topic,
-                    value,
-                    key=register.encode(),
-                    partition=partition_of(register, self._settings.partitions),
-                )
+                # A producer whose buffer is full wakes all who wait, for one to go on: so only one waits.
+                async with self._turns[partition]:
+                    sent = await sender.send(self._topic, value, key=register.encode(), partition=partition)
                 await sent
             except KafkaError as error:
                 # An idempotent producer that has given one message up may be refused all those after it, and
@@ -101,6 +101,8 @@ class SubmissionLog:
                 await fresh.stop()
                 raise
             self._producer = fresh
+            # Nobody waits here for who still waits for a producer that is over.
+            self._turns = defaultdict(asyncio.Lock)
             return fresh
 
     async def _check(self, ready: AIOKafkaProducer) -> None:

@@ -19,7 +19,7 @@ from services.distributed import sequencing
 from services.distributed.head_signing import Signer
 from services.distributed.lanes import opened_lanes
 from services.distributed.log_errors import GapError
-from services.distributed.partition_writer import PartitionWriter
+from services.distributed.partition_writer import Appendage, PartitionWriter
 from services.distributed.sequencing import Delivery, Fetching, SequencerMetrics, Sequencing
 from services.distributed.signing import Marks, Signings, ToSign
 from services.signing import HighWaterMarks
@@ -171,6 +171,31 @@ async def test_a_signer_that_does_not_answer_holds_nobody_up_for_long(
         for place in range(len(messages) - 3, len(messages)):
             take(partition, messages[place])
             await partition.until(partial(operator.eq, partition.acknowledged, wanted[: place + 1]))
+
+
+async def test_after_a_commit_of_many_entries_the_next_gathers(
+    fresh_database: str, messages: list[LogMessage], signer: _Waited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load, each message costs all services a commit of its own."""
+    monkeypatch.setattr(sequencing, "_MANY", 1)
+    monkeypatch.setattr(sequencing, "_GATHER", 1.0)
+    batches: list[int] = []
+    async with at_work(fresh_database, signer) as partition:
+        append = partition.work.writer.append
+
+        def counted(batch: Sequence[LogMessage]) -> Appendage:
+            batches.append(len(batch))
+            return append(batch)
+
+        monkeypatch.setattr(partition.work.writer, "append", counted)
+        take(partition, *messages[:-2])
+        await until_signed(partition, len(messages) - 2)
+        take(partition, messages[-2])
+        # Time enough for a commit, were one begun.
+        await asyncio.sleep(0.3)
+        take(partition, messages[-1])
+        await until_signed(partition, len(messages))
+    assert batches == [len(messages) - 2, 2]
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,13 @@ from prometheus_client import CollectorRegistry
 
 from services.distributed import submission_log
 from services.distributed.kafka_clients import producer
+from services.distributed.partitions import partition_of
 from services.distributed.settings import DistributedSettings
 from services.distributed.submission_log import SubmissionLog
 from services.distributed.topics import create_topics
 from services.settings import SettingsError
 from tests.support.brokers import SharedKafka
+from tests.support.distributed_load import REGISTERS
 from tests.support.kafka_ledger import PARTITIONS, settings_of
 from tests.support.ledgers import REGISTER
 
@@ -56,6 +58,36 @@ async def test_a_producer_that_failed_is_replaced(
             await log.append(REGISTER, b"two")
         await log.append(REGISTER, b"two")
         assert len(made) == 2
+
+
+async def test_only_one_submission_waits_for_room_in_a_partition(
+    settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, what each costs grows with how many wait; or one partition holds the others up."""
+    made = producer(settings)
+    monkeypatch.setattr(submission_log, "producer", lambda _: made)
+    log = SubmissionLog(settings, CollectorRegistry())
+    under_way: list[int] = []
+    room = asyncio.Event()
+    send = made.send
+
+    async def counted(*told: Any, partition: int, **named: Any) -> Any:
+        under_way.append(partition)
+        await room.wait()
+        return await send(*told, partition=partition, **named)
+
+    monkeypatch.setattr(made, "send", counted)
+    other = next(
+        name for name in REGISTERS if partition_of(name, PARTITIONS) != partition_of(REGISTER, PARTITIONS)
+    )
+    async with log.started():
+        sent = [asyncio.create_task(log.append(REGISTER, b"%d" % number)) for number in range(5)]
+        sent.append(asyncio.create_task(log.append(other, b"other")))
+        await asyncio.sleep(0.1)
+        assert sorted(under_way) == sorted(partition_of(name, PARTITIONS) for name in (REGISTER, other))
+        room.set()
+        await asyncio.gather(*sent)
+        assert len(under_way) == len(sent)
 
 
 async def test_a_topic_of_another_number_of_partitions_is_refused(settings: DistributedSettings) -> None:
