@@ -321,9 +321,13 @@ class Turn:
                 yield read
                 continue
             outcome = self._replay(message, read)
-            if new and message.submission is not None and not isinstance(outcome, Appended):
-                # Whether it is known comes before whatever else may be said of it.
-                raise TakenError(f"{message.register}: a submission is not simply new")
+            # Whether it is known comes before whatever else may be said of it. And what waits ends a batch that
+            # may never come to its commit.
+            if new and (
+                isinstance(outcome, Waiting)
+                or (message.submission is not None and not isinstance(outcome, Appended))
+            ):
+                raise TakenError(f"{message.register}: a message is not simply new")
             yield outcome
 
     def _replay(self, message: Message, headers: Sequence[Header]) -> Outcome:

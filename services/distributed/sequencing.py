@@ -37,9 +37,10 @@ _MANY: Final = 500
 """Entries of a commit, and no less, after which others are likely to be on their way."""
 
 _GATHER: Final = 0.04
-"""Seconds in which those gather, for a larger commit, where fewer than `_PLENTY` bytes wait already."""
+"""Seconds in which those gather, for a larger commit, where not plenty waits already."""
 
 _PLENTY: Final = 4 * 1024 * 1024
+"""Bytes of messages for which a commit is not put off; as many messages as one takes are plenty, too."""
 
 _WAIT_AGAIN: Final = 0.05
 """Seconds after which the governing register is looked at again."""
@@ -217,7 +218,8 @@ class Sequencing:
                         await self._asked.wait()
                 except TimeoutError:
                     self._stuck = True
-            if appendage and appendage.entries >= _MANY and self._bytes < _PLENTY:
+            plenty = self._bytes >= _PLENTY or len(self._queue) >= MAX_MESSAGES
+            if appendage and appendage.entries >= _MANY and not plenty:
                 await asyncio.sleep(_GATHER)
             if self._missed and not self._queue:
                 await self._fetch_again()

@@ -76,6 +76,8 @@ class SubmissionLog:
             try:
                 # A producer whose buffer is full wakes all who wait, for one to go on: so only one waits.
                 async with self._turns[partition]:
+                    if sender != self._producer:
+                        raise ConnectionError("Kafka: another submission was not acknowledged")
                     sent = await sender.send(self._topic, value, key=register.encode(), partition=partition)
                 await sent
             except KafkaError as error:

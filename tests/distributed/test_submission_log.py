@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, OutOfOrderSequenceNumber
 from prometheus_client import CollectorRegistry
 
 from services.distributed import submission_log
@@ -88,6 +88,32 @@ async def test_only_one_submission_waits_for_room_in_a_partition(
         room.set()
         await asyncio.gather(*sent)
         assert len(under_way) == len(sent)
+
+
+async def test_who_waits_for_room_is_told_at_once_that_there_is_none(
+    settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, each would wait as long for a broker that stands still as the one before."""
+    made = producer(settings)
+    monkeypatch.setattr(submission_log, "producer", lambda _: made)
+    log = SubmissionLog(settings, CollectorRegistry())
+    calls: list[int] = []
+    over = asyncio.Event()
+
+    async def stalled(*_: Any, partition: int, **__: Any) -> Any:
+        calls.append(partition)
+        await over.wait()
+        raise KafkaTimeoutError
+
+    monkeypatch.setattr(made, "send", stalled)
+    async with log.started():
+        sent = [asyncio.create_task(log.append(REGISTER, b"%d" % number)) for number in range(3)]
+        await asyncio.sleep(0.1)
+        over.set()
+        assert [type(each) for each in await asyncio.gather(*sent, return_exceptions=True)] == [
+            ConnectionError
+        ] * 3
+        assert len(calls) == 1
 
 
 async def test_a_topic_of_another_number_of_partitions_is_refused(settings: DistributedSettings) -> None:

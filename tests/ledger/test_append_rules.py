@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 
 from ledger.entries import Message, open_message
-from ledger.errors import LedgerError, TakenError
+from ledger.errors import LedgerError, Reason, TakenError
+from ledger.event_log import Kind
 from ledger.ledger import Appended, Known, Ledger, Outcome, Quarantined, Rejected
+from ledger.own_records import submission_rejected
 from ledger.stores.memory import MemoryStore
+from tests.support import append_scenarios as scenarios
+from tests.support import ledgers
+from tests.support.ledgers import DEPARTMENT_KEY, decision, submission
 from tests.support.vectors import load
 
 ORIGIN = "ledger.daybook.example"
@@ -100,3 +105,43 @@ def test_a_new_submission_is_appended_without_a_question_to_the_store() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(store, "look_up", None)
         check(ledger, appended, replay(ledger, appended, new=True))
+
+
+def test_nothing_waits_for_what_was_only_taken_to_be_new() -> None:
+    """False if a rejection waited for a view that its own submission, not being new, makes irrelevant."""
+    register, log = scenarios.LEDGER_WRITTEN, scenarios.event_log()
+    now = sum(each.says is Kind.APPENDED for each in log.opening)
+    lost = submission(register, [decision(0, register, title="Another")], [DEPARTMENT_KEY])
+    rejection = submission_rejected(
+        register=register,
+        register_origin=f"{ledgers.ORIGIN}/{register}",
+        submission_id=lost.submission_id,
+        count=1,
+        reason=Reason.RECORD_CONFLICT,
+        index=1,
+        rejected=None,
+        existing=None,
+    )
+    first = submission(register, [decision(0, register)], [DEPARTMENT_KEY])
+    before = [*log.opening[1:], scenarios.message(first, Kind.APPENDED, now)]
+    both = (
+        scenarios.message(lost, Reason.RECORD_CONFLICT, now),
+        scenarios.written(register, rejection, Kind.KNOWN, 1_000_000),
+    )
+    ledger = Ledger.open(MemoryStore(), ledgers.ORIGIN)
+    for each in before:
+        turn = ledger.turn()
+        assert isinstance(turn.replay(opened(each)), Appended)
+        turn.commit({})
+    with pytest.raises(TakenError):
+        list(ledger.turn().replay_all([opened(each) for each in both], new=True))
+    rejected, known = ledger.turn().replay_all([opened(each) for each in both])
+    assert isinstance(rejected, Rejected)
+    assert isinstance(known, Known)
+
+
+def opened(sent: scenarios.Sent) -> Message:
+    """Open a message as it is sent."""
+    assert sent.key is not None
+    assert sent.value is not None
+    return open_message(sent.key.decode(), sent.value, ledgers.ORIGIN)

@@ -478,7 +478,12 @@ def _ledger_written(governing: Governing, now: int) -> Iterator[Sent]:
     yield message(_lot(register, [0]), Kind.APPENDED, now)
     # As an import brings it: a rejection says itself where it stands.
     lost = _of(register, decision(0, register, title="Another"))
-    for index, says in ((2, Kind.QUARANTINED), (1, Kind.APPENDED), (1, Kind.KNOWN)):
+    for index, says, view in (
+        (2, Kind.QUARANTINED, now),
+        (1, Kind.APPENDED, now),
+        (1, Kind.KNOWN, now),
+        (1, Kind.KNOWN, 1_000_000),
+    ):
         rejection = submission_rejected(
             register=register,
             register_origin=origin,
@@ -489,7 +494,7 @@ def _ledger_written(governing: Governing, now: int) -> Iterator[Sent]:
             rejected=None,
             existing=None,
         )
-        yield written(register, rejection, says, now)
+        yield written(register, rejection, says, view)
     yield message(lost, Reason.RECORD_CONFLICT, now)
 
 
