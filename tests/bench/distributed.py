@@ -137,11 +137,9 @@ async def _rate(it: DistributedLedger, waiting: Sequence[SignedSubmission], in_f
     return sum(len(one.records) for one in waiting) / seconds
 
 
-async def _in_turn(
-    rounds: int, both: Callable[[], Awaitable[tuple[float, float]]]
-) -> tuple[float, float, float]:
+async def _in_turn(both: Callable[[], Awaitable[tuple[float, float]]]) -> tuple[float, float, float]:
     """Return the medians of what is measured, of its floor, and of their ratio in one round."""
-    found = [await both() for _ in range(rounds)]
+    found = [await both() for _ in range(ROUNDS)]
     values, floors = zip(*found, strict=True)
     return middle(values), middle(floors), middle([value / floor for value, floor in found])
 
@@ -157,7 +155,7 @@ async def _batches(it: DistributedLedger, broker: Kafka, database: Postgres) -> 
         return rate, await _carried(broker, database, [_value(one) for one in waiting])
 
     await _rate(it, [_signed(REGISTER, BATCH) for _ in range(WARMING)], IN_FLIGHT)
-    rate, floor, ratio = await _in_turn(ROUNDS, both)
+    rate, floor, ratio = await _in_turn(both)
     name = f"distributed: {BATCH} records a submission to SEQUENCED"
     return Measure("i", name, rate, floor, "records/s", ratio, ">= 0.35", ratio >= 0.35)
 
@@ -238,7 +236,7 @@ async def _alone(it: DistributedLedger, broker: Kafka, database: Postgres) -> Me
     async with _stub(it) as stub:
         for _ in range(3 * WARMING):
             await _sequenced(stub, _signed(REGISTER, 1))
-    value, floor, ratio = await _in_turn(ROUNDS, both)
+    value, floor, ratio = await _in_turn(both)
     name = f"distributed: a single record to SEQUENCED at {RATE}/s, p50 (p99: {middle(tails):.0f} ms)"
     return Measure("j", name, value, floor, "ms", ratio, "<= 8", ratio <= 8)
 
@@ -293,7 +291,7 @@ async def _rebuilt(it: DistributedLedger, database: Postgres) -> Measure:
         told = json.loads(await asyncio.to_thread(_command, settings, "rebuild", "--from", "kafka"))
         return told["entries"] / told["seconds"], await _consumed_and_hashed(it)
 
-    rate, floor, ratio = await _in_turn(ROUNDS, both)
+    rate, floor, ratio = await _in_turn(both)
     name = "distributed: rebuild from Kafka, eight registers"
     return Measure("k", name, rate, floor, "entries/s", ratio, ">= 0.40", ratio >= 0.4)
 
