@@ -32,6 +32,14 @@ async def settings(kafka: SharedKafka, prefix: str, tmp_path: Path) -> Distribut
     return settings_of(tmp_path, kafka.bootstrap, prefix, NOWHERE)
 
 
+@pytest.fixture
+async def made(settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch) -> AIOKafkaProducer:
+    """The producer that a log will have."""
+    made = producer(settings)
+    monkeypatch.setattr(submission_log, "producer", lambda _: made)
+    return made
+
+
 async def test_a_producer_that_failed_is_replaced(
     settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,11 +69,9 @@ async def test_a_producer_that_failed_is_replaced(
 
 
 async def test_only_one_submission_waits_for_room_in_a_partition(
-    settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
+    made: AIOKafkaProducer, settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If false, what each costs grows with how many wait; or one partition holds the others up."""
-    made = producer(settings)
-    monkeypatch.setattr(submission_log, "producer", lambda _: made)
     log = SubmissionLog(settings, CollectorRegistry())
     under_way: list[int] = []
     room = asyncio.Event()
@@ -91,11 +97,9 @@ async def test_only_one_submission_waits_for_room_in_a_partition(
 
 
 async def test_who_waits_for_room_is_told_at_once_that_there_is_none(
-    settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
+    made: AIOKafkaProducer, settings: DistributedSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If false, each would wait as long for a broker that stands still as the one before."""
-    made = producer(settings)
-    monkeypatch.setattr(submission_log, "producer", lambda _: made)
     log = SubmissionLog(settings, CollectorRegistry())
     calls: list[int] = []
     over = asyncio.Event()
