@@ -26,7 +26,7 @@ from ledger.own_records import rejection_id, submission_rejected
 from ledger.reader import RegisterReader, TileCache
 from ledger.records import Record, SubmissionRejected, check_place, ledger_may_write, parse_record
 from ledger.register import Draft, Edge, open_edge, range_hashes
-from ledger.rules import Header, Refusal, judge_records, read_header
+from ledger.rules import Header, Refusal, judge_records, read_header, read_headers
 from ledger.store import Batch, Head, Run, Store, StoredNote
 from ledger.tree import Extension
 
@@ -515,7 +515,7 @@ class FinishedTurn:
 
 def _headers(message: Message) -> list[Header] | Quarantined:
     try:
-        return [read_header(record) for record in message.records()]
+        return read_headers(message.records())
     except MalformedError as error:
         return Quarantined(f"shape: {error}")
 

@@ -7,7 +7,7 @@ is O(log n) for one entry, whatever the size (promise P10).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -24,6 +24,9 @@ CACHED_TILES: Final = 4_096
 
 READ_AHEAD: Final = 32
 """Entries that a stream reads from the store at once."""
+
+ROOTS_TOGETHER: Final = 256
+"""Sizes whose tiles are read from the store at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +160,19 @@ class RegisterReader:
 
     def root(self, size: int) -> Hash:
         """Return the root at `size`, computed from tiles."""
-        peaks = compact_range(0, size)
-        hashes = self.nodes(peaks, size)
-        return root_of([hashes[node] for node in peaks])
+        return self.roots([size])[size]
+
+    def roots(self, sizes: Collection[int]) -> dict[int, Hash]:
+        """Return the root at each of these sizes, computed from tiles of which many are read at once."""
+        found: dict[int, Hash] = {}
+        ordered = sorted(sizes)
+        for start in range(0, len(ordered), ROOTS_TOGETHER):
+            some = ordered[start : start + ROOTS_TOGETHER]
+            peaks = {size: compact_range(0, size) for size in some}
+            # A perfect node of a tree is one of every larger tree.
+            hashes = self.nodes([node for nodes in peaks.values() for node in nodes], some[-1])
+            found |= {size: root_of([hashes[node] for node in nodes]) for size, nodes in peaks.items()}
+        return found
 
     def nodes(self, nodes: Sequence[Node], size: int) -> dict[Node, Hash]:
         """Return perfect nodes of the tree of `size` leaves."""

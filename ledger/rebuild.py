@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 from ledger import base64
@@ -17,6 +17,7 @@ from ledger.entries import Message, open_message
 from ledger.errors import LedgerError, MalformedError, ProofError, StoreError, VerificationError
 from ledger.export import NOTES_TOGETHER, Export, MessageBlock, NoteBlock
 from ledger.governing import GOVERNING
+from ledger.hashing import Hash
 from ledger.ledger import Ledger, LedgerView, Quarantined, Waiting
 from ledger.notes import Note, SignatureLine, VerifierKey, format_note
 from ledger.published_policies import WitnessKeys, witness_keys, witness_policies
@@ -140,6 +141,7 @@ class NoteChecker:
         self._ledger = ledger
         self._heads = ledger.heads()
         self._witnesses = list(_witnesses(ledger, policies).values())
+        self._roots: dict[tuple[str, int], Hash] = {}
         self.notes = 0
         """Sizes that had a note."""
         self.cosignatures = 0
@@ -151,6 +153,21 @@ class NoteChecker:
         """Tell whether the messages that were replayed make this size of a register."""
         head = self._heads.get(register)
         return head is not None and size <= head.size
+
+    def look_up(self, places: Iterable[tuple[str, int]]) -> None:
+        """Read at once what makes the roots at these sizes of registers, before their notes are checked."""
+        wanted: dict[str, set[int]] = {}
+        for register, size in places:
+            if self.reaches(register, size):
+                wanted.setdefault(register, set()).add(size)
+        self._roots = {
+            (register, size): root
+            for register, sizes in wanted.items()
+            for size, root in self._ledger.reader(register).roots(sizes).items()
+        }
+
+    def _root(self, register: str, size: int) -> Hash:
+        return self._roots.get((register, size)) or self._ledger.reader(register).root(size)
 
     def checked(self, register: str, size: int, notes: Sequence[bytes]) -> NewCosignatures:
         """Return what is to be kept of the notes that state one size of a register.
@@ -170,7 +187,7 @@ class NoteChecker:
         head = self._heads.get(register)
         if head is None or size > head.size:
             raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
-        expected = Checkpoint(origin, size, ledger.reader(register).root(size))
+        expected = Checkpoint(origin, size, self._root(register, size))
         for note in found:
             if note.text != expected.text():
                 raise ProofError(
@@ -197,10 +214,10 @@ class NoteChecker:
 
 def _keep_notes(ledger: Ledger, blocks: Iterator[NoteBlock], checker: NoteChecker) -> None:
     """Check notes and commit them. Those of one size become one, with the cosignatures of all."""
-    waiting: list[NewCosignatures] = []
-    for (register, size), alike in groupby(blocks, lambda block: (block.register, block.size)):
-        waiting.append(checker.checked(register, size, [block.note for block in alike]))
-        if len(waiting) >= NOTES_TOGETHER:
-            ledger.store.keep_cosignatures(waiting)
-            waiting = []
-    ledger.store.keep_cosignatures(waiting)
+    alike = (
+        (place, [block.note for block in group])
+        for place, group in groupby(blocks, lambda block: (block.register, block.size))
+    )
+    while some := list(islice(alike, NOTES_TOGETHER)):
+        checker.look_up(place for place, _ in some)
+        ledger.store.keep_cosignatures([checker.checked(*place, notes) for place, notes in some])

@@ -12,7 +12,7 @@ from typing import Final
 from ledger.entries import Message, parse_entry
 from ledger.errors import MalformedError, StoreError
 from ledger.hashing import HASH_SIZE, Hash, leaf_hashes
-from ledger.rules import Earlier, Header, Registered, read_header, record_key
+from ledger.rules import Earlier, Header, Registered, read_header, record_key, record_keys
 from ledger.store import EMPTY_HEAD, Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, node_in, tile_of
 from ledger.tree import EMPTY, Extension, Frontier, TreeSize, compact_range, extend
@@ -151,12 +151,12 @@ class Draft:
         if message.submission is not None:
             self._submissions[bytes.fromhex(message.submission.submission_id)] = run
             self.governing_size = message.acceptance.governing_size
-        records = message.records()
-        for index, (header, record) in enumerate(zip(headers, records, strict=True), run.first):
+        each = zip(headers, record_keys(headers), message.records(), strict=True)
+        for index, (header, key, record) in enumerate(each, run.first):
             added = self._added.setdefault(header.record_id, {})
             # A department may have taken the record_id of a rejection: which record that is stays as it was.
             if header.version not in added and header.version not in self._stored.get(header.record_id, ()):
-                self._records.append(RecordAt(record_key(header), header.version, index))
+                self._records.append(RecordAt(key, header.version, index))
                 added[header.version] = Earlier(header, record, index)
         return run
 
@@ -192,7 +192,8 @@ class Draft:
 
 def named(headers: Iterable[Header]) -> dict[bytes, str]:
     """Return the ids of the records named: their text, by the bytes by which stores know them."""
-    return {record_key(header): header.record_id for header in headers}
+    each = list(headers)
+    return dict(zip(record_keys(each), (header.record_id for header in each), strict=True))
 
 
 def registered(
@@ -202,6 +203,8 @@ def registered(
 
     A record may have any number of versions: what this costs does not depend on it.
     """
+    if not last:
+        return {}
     rows, ids = list(last), named(headers)
     latest = {at.record_id: at.version for at in rows}
     earlier = [
@@ -210,7 +213,7 @@ def registered(
     if earlier:
         rows += store.versions(register, earlier)
     found: dict[str, dict[int, Earlier]] = {}
-    entries = store.entries_at(register, [at.index for at in rows]) if rows else {}
+    entries = store.entries_at(register, [at.index for at in rows])
     for at in rows:
         if at.index not in entries:
             raise StoreError(f"{register}: entry {at.index} is missing")

@@ -17,7 +17,7 @@ import msgspec
 from ledger.entries import Message
 from ledger.errors import MalformedError, Reason, RejectedError, Violation
 from ledger.records import Record
-from ledger.values import FromOne, is_uuid
+from ledger.values import FromOne, are_uuids, is_uuid
 
 _DEEPEST: Final = 256
 """Objects and arrays of a record nest at most this deep; registration lets through far less.
@@ -69,6 +69,19 @@ def read_header(record: bytes) -> Header:
     return header
 
 
+def read_headers(records: Sequence[bytes]) -> list[Header]:
+    """Return the header of each record. Raises as `read_header` does for the first that has none."""
+    # What nearly all pass is asked of all at once. The first that does not is found one by one.
+    if not any(map(_is_too_deep, records)):
+        try:
+            headers = [_decode_header(record) for record in records]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            headers = []
+        if headers and are_uuids([header.record_id for header in headers]):
+            return headers
+    return [read_header(record) for record in records]
+
+
 def _is_too_deep(record: bytes) -> bool:
     if _ARRAY not in record and len(record) < _LEAST * _DEEPEST:
         return False
@@ -92,6 +105,12 @@ def header_of(record: Record) -> Header:
 def record_key(header: Header) -> bytes:
     """Return the 16 bytes of the record_id."""
     return bytes.fromhex(header.record_id.replace("-", ""))
+
+
+def record_keys(headers: Sequence[Header]) -> list[bytes]:
+    """Return the 16 bytes of each record_id."""
+    keys = bytes.fromhex("".join([header.record_id for header in headers]).replace("-", ""))
+    return [keys[start : start + 16] for start in range(0, len(keys), 16)]
 
 
 class Earlier(msgspec.Struct, frozen=True):

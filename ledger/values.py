@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -52,6 +52,7 @@ _slug: Final = re.compile(_SLUG).fullmatch
 _register: Final = re.compile(_REGISTER).fullmatch
 _origin: Final = re.compile("[a-z0-9.-]{1,80}").fullmatch
 _uuid: Final = re.compile(_UUID).fullmatch
+_uuid_lines: Final = re.compile(f"(?:{_UUID}\n)*").fullmatch
 _sha256: Final = re.compile("[0-9a-f]{64}").fullmatch
 # 32 bytes leave two spare bits in the last character: they are zero in the canonical spelling.
 _key: Final = re.compile("[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=").fullmatch
@@ -102,6 +103,13 @@ def is_ledger_origin(value: str) -> bool:
 def is_uuid(value: str) -> bool:
     """Tell whether `value` is a UUID in lower case with hyphens, of any version, not nil."""
     return _uuid(value) is not None
+
+
+def are_uuids(values: Sequence[str]) -> bool:
+    """Tell whether each of `values` is a UUID as `is_uuid` has it."""
+    lines = "".join([f"{value}\n" for value in values])
+    # A value that is itself several lines makes too many of them.
+    return _uuid_lines(lines) is not None and lines.count("\n") == len(values)
 
 
 def is_sha256(value: str) -> bool:

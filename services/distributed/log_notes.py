@@ -94,6 +94,7 @@ def _checked(
             alike.setdefault(place, []).append(message)
         else:
             strange[message.offset] = f"message {message.offset}: its key is not the name of a register"
+    checker.look_up(alike)
     kept = []
     for (register, size), same in alike.items():
         try:

@@ -103,6 +103,22 @@ def test_the_root_of_nothing_is_read_from_nothing(store: CountingStore, reader: 
     assert store.read == []
 
 
+def test_roots_of_many_sizes_are_read_in_one_call(store: CountingStore, reader: RegisterReader) -> None:
+    """False if one of them were another than by itself, or notes of a rebuild cost a read each."""
+    sizes = [SIZE, *range(40), 300, 256, 300, 64]
+    assert reader.roots(sizes) == {size: head_at(size).root for size in sizes}
+    assert store.reads == 1
+
+
+def test_roots_of_any_number_of_sizes_are_read_a_few_at_a_time(
+    store: CountingStore, reader: RegisterReader
+) -> None:
+    """False if what is read at once had no bound."""
+    assert len(reader.roots(range(SIZE))) == SIZE
+    assert store.reads == 3
+    assert reader.roots([]) == {}
+
+
 def test_a_proof_is_read_in_one_call_and_then_not_again(store: CountingStore, reader: RegisterReader) -> None:
     """False if a proof cost a read for each hash, or tiles were not kept."""
     reader.inclusion(3, SIZE)

@@ -1,5 +1,6 @@
 """The append rules that concern records (formats.md, section 9, rule 4): first refusal, and what it met."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -8,7 +9,16 @@ from ledger import canonical
 from ledger.entries import Acceptance, Message, parse_entry
 from ledger.errors import MalformedError, Reason
 from ledger.records import record_digest
-from ledger.rules import Earlier, Refusal, Registered, judge_records, read_header, record_key
+from ledger.rules import (
+    Earlier,
+    Refusal,
+    Registered,
+    judge_records,
+    read_header,
+    read_headers,
+    record_key,
+    record_keys,
+)
 from tests.support import records
 from tests.support.records import REGISTER
 
@@ -169,25 +179,39 @@ def test_a_refusal_that_concerns_no_record_says_so() -> None:
     assert (error.reason, error.violations, error.detail) == (Reason.STALE_VIEW, (), {})
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"\xff",
-        b'{"type":"x","record_id":"y","version":1}',
-        b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001"}',
-        b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":"1"}',
-        b'{"type":1,"record_id":"00000000-0000-4000-8000-000000000001","version":1}',
-        b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":0}',
-        b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":9007199254740992}',
-    ],
-)
+MALFORMED = [
+    b"",
+    b"{}",
+    b"[]",
+    b"\xff",
+    b'{"type":"x","record_id":"y","version":1}',
+    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001"}',
+    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":"1"}',
+    b'{"type":1,"record_id":"00000000-0000-4000-8000-000000000001","version":1}',
+    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":0}',
+    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":9007199254740992}',
+]
+
+
+@pytest.mark.parametrize("record", MALFORMED)
 def test_a_record_without_a_header_is_malformed(record: bytes) -> None:
     """False if a replay could fall over what registration cannot have let through."""
     with pytest.raises(MalformedError):
         read_header(record)
+
+
+def test_headers_of_many_records_are_those_of_each() -> None:
+    """False if a record among others passed that does not alone, or another than the first fault were told."""
+    second = nested(255)
+    assert read_headers([FIRST, second]) == [read_header(FIRST), read_header(second)]
+    assert read_headers([]) == []
+    faults = [*MALFORMED, nested(257), canonical.format({"record_id": "x", "type": "x", "version": 1})]
+    for fault, other in itertools.product(faults, [FIRST, *faults]):
+        with pytest.raises(MalformedError) as alone:
+            read_header(fault)
+        with pytest.raises(MalformedError) as among:
+            read_headers([FIRST, fault, other])
+        assert str(among.value) == str(alone.value)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +231,11 @@ def test_a_record_id_has_one_spelling(record_id: str) -> None:
 
 def test_the_key_of_a_record_is_its_sixteen_bytes() -> None:
     """False if the store's key were another than the record_id."""
-    assert record_key(read_header(FIRST)).hex() == records.RECORD_ID.replace("-", "")
+    header = read_header(FIRST)
+    other = read_header(FIRST.replace(records.RECORD_ID.encode(), b"00000000-0000-4000-8000-000000000001"))
+    assert record_key(header).hex() == records.RECORD_ID.replace("-", "")
+    assert record_keys([header, other, header]) == [record_key(header), record_key(other), record_key(header)]
+    assert record_keys([]) == []
 
 
 def nested(depth: int, within: bytes = b"") -> bytes:

@@ -73,6 +73,21 @@ def test_every_day_of_every_year_is_a_date_and_no_other_is() -> None:
                 assert is_partial(f"{year:04}-{month:02}-{day:02}") == real, (year, month, day)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_many_uuids_are_uuids_each(count: int) -> None:
+    """False if among others something passed for a UUID that is none, such as two of them on two lines."""
+    cases = load("values.json")["uuid"]
+    there = cases["accept"][:1] * count
+    assert values.are_uuids(there)
+    assert values.are_uuids(cases["accept"])
+    refused = [*cases["refuse"], "", "\n", *(f"{value}\n" for value in cases["accept"])]
+    refused += [f"{a}\n{b}" for a in cases["accept"] for b in cases["accept"]]
+    refused += ["\n".join(cases["accept"]), cases["accept"][0] + cases["accept"][0]]
+    for value in refused:
+        for place in range(count + 1):
+            assert not values.are_uuids([*there[:place], value, *there[place:]]), value
+
+
 @given(SINGLE)
 def test_a_partial_lies_within_every_coarser_one(value: str) -> None:
     """A day must not begin before its month does."""

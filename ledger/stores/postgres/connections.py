@@ -16,6 +16,7 @@ import psycopg
 from psycopg import Connection, Cursor
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import BytesBinaryDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ledger.errors import StorageFullError, StoreError
@@ -137,6 +138,9 @@ class Connections:
             # A commit is durable when it returns, whatever the server does for others.
             connection.execute("SET synchronous_commit = on")
         connection.execute(_PLANNING)
+        # COPY asks by the number of the type. Unless this is registered last, bytes are left to the class for
+        # what DB-API calls Binary, which is slow.
+        connection.adapters.register_dumper(bytes, BytesBinaryDumper)
         return connection
 
     def _bears(self) -> float | None:
