@@ -179,17 +179,22 @@ def test_a_refusal_that_concerns_no_record_says_so() -> None:
     assert (error.reason, error.violations, error.detail) == (Reason.STALE_VIEW, (), {})
 
 
+def identified(record_id: str) -> bytes:
+    """Return what the append rules read of a record, and no more."""
+    return canonical.format({"record_id": record_id, "register": "a/b", "type": "x", "version": 1})
+
+
 MALFORMED = [
     b"",
     b"{}",
     b"[]",
     b"\xff",
-    b'{"type":"x","record_id":"y","version":1}',
-    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001"}',
-    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":"1"}',
-    b'{"type":1,"record_id":"00000000-0000-4000-8000-000000000001","version":1}',
-    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":0}',
-    b'{"type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":9007199254740992}',
+    b'{"register":"a/b","type":"x","record_id":"y","version":1}',
+    b'{"register":"a/b","type":"x","record_id":"00000000-0000-4000-8000-000000000001"}',
+    b'{"register":"a/b","type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":"1"}',
+    b'{"register":"a/b","type":1,"record_id":"00000000-0000-4000-8000-000000000001","version":1}',
+    b'{"register":"a/b","type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":0}',
+    b'{"register":"a/b","type":"x","record_id":"00000000-0000-4000-8000-000000000001","version":9007199254740992}',
 ]
 
 
@@ -205,7 +210,7 @@ def test_headers_of_many_records_are_those_of_each() -> None:
     second = nested(255)
     assert read_headers([FIRST, second]) == [read_header(FIRST), read_header(second)]
     assert read_headers([]) == []
-    faults = [*MALFORMED, nested(257), canonical.format({"record_id": "x", "type": "x", "version": 1})]
+    faults = [*MALFORMED, nested(257), identified("x")]
     for fault, other in itertools.product(faults, [FIRST, *faults]):
         with pytest.raises(MalformedError) as alone:
             read_header(fault)
@@ -225,8 +230,8 @@ def test_headers_of_many_records_are_those_of_each() -> None:
 )
 def test_a_record_id_has_one_spelling(record_id: str) -> None:
     """False if two spellings of one record_id could be two records, or one of them have no key."""
-    with pytest.raises(MalformedError):
-        read_header(canonical.format({"record_id": record_id, "type": "x", "version": 1}))
+    with pytest.raises(MalformedError, match="is no record_id"):
+        read_header(identified(record_id))
 
 
 def test_the_key_of_a_record_is_its_sixteen_bytes() -> None:
