@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -225,6 +226,11 @@ class Acceptance:
 
 def form_entries(submission: Submission, acceptance: Acceptance) -> list[bytes]:
     """Return the entry bytes of every record, in order (formats.md, section 6). The bytes are final."""
+    return list(map(operator.add, form_envelopes(submission, acceptance), submission.records))
+
+
+def form_envelopes(submission: Submission, acceptance: Acceptance) -> list[bytes]:
+    """Return what stands before each record in its entry: the envelope, and the only LF up to there."""
     count = len(submission.records)
     signatures = ",".join(
         f'{{"key":"{base64.encode(s.key)}","signature":"{base64.encode(s.signature)}"}}'
@@ -238,12 +244,12 @@ def form_entries(submission: Submission, acceptance: Acceptance) -> list[bytes]:
         f',"signatures":[{signatures}]}},"submitter":"{acceptance.submitter}","type":"{ENTRY_TYPE}"}}\n'
     ).encode()
     if count == 1:
-        return [head + b'"position":0' + tail + submission.records[0]]
+        return [head + b'"position":0' + tail]
     head += b'"path":"'
     encoded = binascii.b2a_base64
     return [
-        b'%b%b","position":%d%b%b' % (head, encoded(path, newline=False), position, tail, record)
-        for position, (path, record) in enumerate(zip(submission.paths, submission.records, strict=True))
+        b'%b%b","position":%d%b' % (head, encoded(path, newline=False), position, tail)
+        for position, path in enumerate(submission.paths)
     ]
 
 
@@ -513,12 +519,11 @@ def open_message(register: str, value: bytes, ledger_origin: str) -> Message:
         if fault is None:
             raise
         raise fault from error
-    message = accept(submission, first.acceptance)
     # Re-forming and comparing checks at once: count, positions, paths, signatures and acceptance. So no other
-    # entry than the first need be parsed.
-    if list(message.entries) != data:
+    # entry than the first need be parsed. Behind its first LF each is a record of the submission.
+    if not all(map(bytes.startswith, data, form_envelopes(submission, first.acceptance))):
         raise _first_fault(data) or MalformedError("message: its entries are not those of one submission")
-    return message
+    return Message(register, first.acceptance, tuple(data), submission)
 
 
 def _first_fault(data: Iterable[bytes]) -> MalformedError | None:

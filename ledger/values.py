@@ -107,7 +107,7 @@ def is_uuid(value: str) -> bool:
 
 def are_uuids(values: Sequence[str]) -> bool:
     """Tell whether each of `values` is a UUID as `is_uuid` has it."""
-    lines = "".join([f"{value}\n" for value in values])
+    lines = "\n".join([*values, ""])
     # A value that is itself several lines makes too many of them.
     return _uuid_lines(lines) is not None and lines.count("\n") == len(values)
 

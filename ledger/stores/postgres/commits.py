@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, Final
 
 from psycopg import Connection, Cursor
@@ -216,8 +217,7 @@ def copy_entries(writer: Connection[Any], batches: Sequence[Batch], numbers: Map
             copy.write_row(row)
     with writer.cursor() as cursor, cursor.copy(_COPY_RECORDS) as copy:
         copy.set_types(("int4", "bytea", "int8", "int8"))
-        # Neighbours in the index are written one after the other.
-        for record in sorted(_records(batches, numbers)):
+        for record in _records(batches, numbers):
             copy.write_row(record)
 
 
@@ -242,7 +242,8 @@ def _entries(batches: Sequence[Batch], numbers: Mapping[str, int]) -> Iterator[t
 def _records(batches: Sequence[Batch], numbers: Mapping[str, int]) -> Iterator[tuple[int, bytes, int, int]]:
     for batch in batches:
         number = numbers[batch.register]
-        for at in batch.records:
+        # Neighbours in the index are written one after the other.
+        for at in sorted(batch.records, key=attrgetter("record_id")):
             yield number, at.record_id, at.version, at.index
 
 
