@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Timer
@@ -123,8 +124,10 @@ def _stopped_at_once(given: Sequence[str], *, is_process: bool) -> Iterator[Even
             last.daemon = True
             last.start()
         pressed.set()
-        # Of what is broken off on the way, as the tasks of an event loop, nobody needs a traceback.
+        # Of what is broken off on the way, as the tasks of an event loop, nobody needs a traceback, nor a word
+        # of a coroutine that nobody awaits any more.
         logging.disable()
+        warnings.simplefilter("ignore")
         sys.unraisablehook = _say_nothing
         raise KeyboardInterrupt
 

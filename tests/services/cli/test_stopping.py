@@ -159,3 +159,28 @@ def test_what_catches_it_on_the_way_is_ended_all_the_same() -> None:
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "Stopped\n")
+
+
+HALFWAY = """
+import os, signal
+import services.cli as cli
+
+async def asked() -> None:
+    pass
+
+def run() -> None:
+    waits_to_be_awaited = asked()
+    os.kill(os.getpid(), signal.SIGINT)
+
+app = cli.plain_typer()
+app.command("fsck")(run)
+cli.command = lambda _name: app
+cli.main()
+"""
+
+
+def test_what_it_breaks_off_does_not_speak_up() -> None:
+    """False if Ctrl-C between a call and its await left a word of Python's beside that of the command."""
+    line = ["env", "--default-signal=INT", sys.executable, "-c", HALFWAY, "fsck"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped\n")
