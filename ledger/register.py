@@ -5,14 +5,14 @@ Nothing here reads a clock or decides who may write; see `rules` and `governing`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ledger.entries import Message, parse_entry
 from ledger.errors import MalformedError, StoreError
 from ledger.hashing import HASH_SIZE, Hash, leaf_hashes
-from ledger.rules import Earlier, Header, Registered, read_header, record_key, record_keys
+from ledger.rules import Earlier, Header, Registered, read_header, record_keys
 from ledger.store import EMPTY_HEAD, Batch, Head, RecordAt, Run, Store, StoredNote, StoredTile
 from ledger.tiles import TILE_HEIGHT, TILE_WIDTH, node_in, tile_of
 from ledger.tree import EMPTY, Extension, Frontier, TreeSize, compact_range, extend
@@ -115,7 +115,7 @@ class Draft:
         """Read, in a few queries, what the store knows of these submissions and records."""
         if self._expected is None or not (submission_ids or headers):
             return
-        there = self._store.look_up(self._register, list(submission_ids), list(named(headers)))
+        there = self._store.look_up(self._register, list(submission_ids), record_keys(headers))
         self._known.update(there.runs)
         for record_id, versions in registered(self._store, self._register, headers, there.latest).items():
             self._stored.setdefault(record_id, {}).update(versions)
@@ -190,12 +190,6 @@ class Draft:
         return batch, Edge(after, extension.after, tails, self.governing_size), extension
 
 
-def named(headers: Iterable[Header]) -> dict[bytes, str]:
-    """Return the ids of the records named: their text, by the bytes by which stores know them."""
-    each = list(headers)
-    return dict(zip(record_keys(each), (header.record_id for header in each), strict=True))
-
-
 def registered(
     store: Store, register: str, headers: Collection[Header], last: Sequence[RecordAt]
 ) -> Mapping[str, Mapping[int, Earlier]]:
@@ -205,11 +199,10 @@ def registered(
     """
     if not last:
         return {}
-    rows, ids = list(last), named(headers)
+    rows, keyed = list(last), list(zip(record_keys(headers), headers, strict=True))
+    ids = {key: one.record_id for key, one in keyed}
     latest = {at.record_id: at.version for at in rows}
-    earlier = [
-        (record_key(one), one.version) for one in headers if one.version < latest.get(record_key(one), 0)
-    ]
+    earlier = [(key, one.version) for key, one in keyed if one.version < latest.get(key, 0)]
     if earlier:
         rows += store.versions(register, earlier)
     found: dict[str, dict[int, Earlier]] = {}

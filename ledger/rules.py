@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,7 +107,7 @@ def record_key(header: Header) -> bytes:
     return bytes.fromhex(header.record_id.replace("-", ""))
 
 
-def record_keys(headers: Sequence[Header]) -> list[bytes]:
+def record_keys(headers: Iterable[Header]) -> list[bytes]:
     """Return the 16 bytes of each record_id."""
     keys = bytes.fromhex("".join([header.record_id for header in headers]).replace("-", ""))
     return [keys[start : start + 16] for start in range(0, len(keys), 16)]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ledger.admission import Candidate
 from ledger.event_log import LogStore
-from ledger.register import named, registered
-from ledger.rules import Registered
+from ledger.register import registered
+from ledger.rules import Registered, record_keys
 from ledger.store import Run
 
 
@@ -78,7 +78,7 @@ class Lookups:
     def _look(self, register: str, candidates: Sequence[Candidate]) -> list[Held]:
         keys = [bytes.fromhex(candidate.submission.submission_id) for candidate in candidates]
         headers = [header for candidate in candidates for header in candidate.headers]
-        there = self._store.look_up(register, keys, list(named(headers)))
+        there = self._store.look_up(register, keys, record_keys(headers))
         known = registered(self._store, register, headers, there.latest)
         return [Held(there.runs.get(key), there.rejections.get(key, -1), known) for key in keys]
 
