@@ -131,17 +131,8 @@ def test_what_cannot_go_on_does_not_say_that_it_can(it: Monitored, tmp_path: Pat
     assert (process.returncode, out, error) == (130, "", "Stopped\n")
 
 
-DEAF = """
-import time
+AS_A_COMMAND = """
 import services.cli as cli
-
-def run() -> None:
-    print("running", flush=True)
-    while True:
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            pass
 
 app = cli.plain_typer()
 app.command("fsck")(run)
@@ -150,9 +141,22 @@ cli.main()
 """
 
 
+DEAF = """
+import time
+
+def run() -> None:
+    print("running", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
 def test_what_catches_it_on_the_way_is_ended_all_the_same() -> None:
     """False if Ctrl-C could be lost, as in a finalizer, and the command went on."""
-    line = ["env", "--default-signal=INT", sys.executable, "-c", DEAF, "fsck"]
+    line = ["env", "--default-signal=INT", sys.executable, "-c", DEAF + AS_A_COMMAND, "fsck"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
@@ -163,7 +167,6 @@ def test_what_catches_it_on_the_way_is_ended_all_the_same() -> None:
 
 HALFWAY = """
 import os, signal
-import services.cli as cli
 
 async def asked() -> None:
     pass
@@ -171,16 +174,11 @@ async def asked() -> None:
 def run() -> None:
     waits_to_be_awaited = asked()
     os.kill(os.getpid(), signal.SIGINT)
-
-app = cli.plain_typer()
-app.command("fsck")(run)
-cli.command = lambda _name: app
-cli.main()
 """
 
 
 def test_what_it_breaks_off_does_not_speak_up() -> None:
     """False if Ctrl-C between a call and its await left a word of Python's beside that of the command."""
-    line = ["env", "--default-signal=INT", sys.executable, "-c", HALFWAY, "fsck"]
+    line = ["env", "--default-signal=INT", sys.executable, "-c", HALFWAY + AS_A_COMMAND, "fsck"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped\n")
