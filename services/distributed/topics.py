@@ -11,11 +11,13 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from ledger.errors import LedgerError
 
@@ -53,7 +55,7 @@ _COPIES: Final = 2
 """Copies that must have a write before it is acknowledged, where there are several."""
 
 _SEEN: Final = 10.0
-"""Seconds after which a created topic must be known to the broker that answers."""
+"""Seconds after which every broker must know of a created topic."""
 
 
 class TopicsError(LedgerError):
@@ -81,7 +83,7 @@ async def create_topics(
     settings = {**_EXACTLY, _MAX_MESSAGE_BYTES: str(MAX_MESSAGE), _IN_SYNC: str(in_sync)}
     async with _admin(bootstrap, tls) as admin:
         created = await _create(admin, _names(prefix), partitions, replication, settings)
-        await _seen(admin, created)
+        await _seen(bootstrap, tls, created)
         await _check(admin, partitions, prefix)
     return created
 
@@ -106,14 +108,18 @@ def _names(prefix: str) -> list[str]:
     return [prefix + name for name in TOPICS]
 
 
+def _reached(bootstrap: str, tls: ssl.SSLContext | None) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": bootstrap,
+        "client_id": "daybook",
+        "security_protocol": "SSL" if tls else "PLAINTEXT",
+        "ssl_context": tls,
+    }
+
+
 @contextlib.asynccontextmanager
 async def _admin(bootstrap: str, tls: ssl.SSLContext | None) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap,
-        client_id="daybook",
-        security_protocol="SSL" if tls else "PLAINTEXT",
-        ssl_context=tls,
-    )
+    admin = AIOKafkaAdminClient(**_reached(bootstrap, tls))
     try:
         await admin.start()
         yield admin
@@ -141,11 +147,27 @@ async def _create(
     return created
 
 
-async def _seen(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    """Wait until the broker that answers knows of topics that the controller has made; some time at most."""
-    until = time.monotonic() + _SEEN
-    while not set(names) <= set(await admin.list_topics()) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.05)
+async def _seen(bootstrap: str, tls: ssl.SSLContext | None, names: list[str]) -> None:
+    """Wait until every broker knows of topics that the controller has made; some time at most.
+
+    Any of them may be asked next, by us or by a service that starts. Raises KafkaError.
+    """
+    client = AIOKafkaClient(**_reached(bootstrap, tls))
+    try:
+        await client.bootstrap()
+        until = time.monotonic() + _SEEN
+        for broker in client.cluster.brokers():
+            while time.monotonic() < until:  # nobody tells
+                if set(names) <= await _known(client, broker.nodeId):
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        await client.close()
+
+
+async def _known(client: AIOKafkaClient, broker: int) -> set[str]:
+    answer = await client.send(broker, MetadataRequest())
+    return {each["topic"] for each in answer.to_object()["topics"]}
 
 
 async def _check(admin: AIOKafkaAdminClient, partitions: int, prefix: str) -> None:

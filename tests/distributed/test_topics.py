@@ -13,7 +13,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import InvalidReplicationFactorError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from services.distributed.topics import (
     CHECKPOINTS,
@@ -171,6 +173,20 @@ class SecondBroker(Kafka):
         (data / "meta.properties").write_text("".join(lines), encoding="utf-8")
 
 
+@asynccontextmanager
+async def second_broker(first: Kafka, folder: Path) -> AsyncIterator[None]:
+    """Run a second broker, that the first one's cluster knows of."""
+    other = SecondBroker(folder / "second", first)
+    other.start()
+    try:
+        async with asyncio.timeout(60):
+            while len(await brokers(first)) < 2:  # noqa: ASYNC110 - a broker tells nobody
+                await asyncio.sleep(0.1)
+        yield
+    finally:
+        other.stop()
+
+
 def properties(text: str) -> dict[str, str]:
     """Return what a file of Java's properties says."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
@@ -181,12 +197,7 @@ async def test_where_there_are_copies_two_must_be_in_sync(
     fresh_kafka: Kafka, tmp_path: Path, prefix: str
 ) -> None:
     """False if an acknowledged message could be on one broker alone, and be lost with it."""
-    other = SecondBroker(tmp_path / "second", fresh_kafka)
-    other.start()
-    try:
-        async with asyncio.timeout(60):
-            while len(await brokers(fresh_kafka)) < 2:  # noqa: ASYNC110 - a broker tells nobody
-                await asyncio.sleep(0.1)
+    async with second_broker(fresh_kafka, tmp_path):
         await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=2, prefix=prefix)
         await check_topics(fresh_kafka.bootstrap, 2, prefix=prefix)
         wrong = "min.insync.replicas=1 and not 2 or more, with 2 copies"
@@ -204,8 +215,28 @@ async def test_where_there_are_copies_two_must_be_in_sync(
             while (fault := await fault_of(fresh_kafka, prefix)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert fault == f"{prefix}{CHECKPOINTS} has {wrong}"
+
+
+async def test_created_topics_are_known_to_every_broker(
+    fresh_kafka: Kafka, tmp_path: Path, prefix: str
+) -> None:
+    """False if a service that starts next, and asks another broker, could be told that they are missing."""
+    async with second_broker(fresh_kafka, tmp_path):
+        for number in range(30):
+            created = await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=2, prefix=f"{number}.{prefix}")
+            assert [set(created) - known async for known in known_to_each(fresh_kafka)] == [set(), set()]
+
+
+async def known_to_each(kafka: Kafka) -> AsyncIterator[set[str]]:
+    """Yield the topics that each broker of a cluster knows."""
+    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        await client.bootstrap()
+        for broker in client.cluster.brokers():
+            answer = await client.send(broker.nodeId, MetadataRequest())
+            yield {each["topic"] for each in answer.to_object()["topics"]}
     finally:
-        other.stop()
+        await client.close()
 
 
 async def fault_of(kafka: Kafka, prefix: str) -> str | None:
