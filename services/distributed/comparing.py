@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from ledger import base64
 from ledger.errors import ProofError, VerificationError
 from ledger.event_log import CHECKPOINTS, EMPTY_CHAIN, SUBMISSIONS, Disposition, Position
-from ledger.export import noted_sizes
+from ledger.export import NOTES_TOGETHER, noted_sizes
 from ledger.governing import GOVERNING
 from ledger.ledger import Ledger
 from ledger.reader import RegisterReader, TileCache
@@ -199,11 +200,15 @@ class _Comparison:
         """Compare the root at every size that has a note, by the store's tiles, and what the note states."""
         reader = RegisterReader(self.store, register, TileCache())
         rebuilt = self.ledger.reader(register)
-        for noted in noted_sizes(self.store, register, 0, head.size + 1):
-            checker.checked(register, noted.size, noted.exported(register))
-            root = reader.root(noted.size)
-            if root != rebuilt.root(noted.size):
-                raise self._difference(register, noted.size, root)
+        kept = noted_sizes(self.store, register, 0, head.size + 1)
+        while some := list(islice(kept, NOTES_TOGETHER)):
+            sizes = [noted.size for noted in some]
+            checker.look_up((register, size) for size in sizes)
+            mine, theirs = reader.roots(sizes), rebuilt.roots(sizes)
+            for noted in some:
+                checker.checked(register, noted.size, noted.exported(register))
+                if mine[noted.size] != theirs[noted.size]:
+                    raise self._difference(register, noted.size, mine[noted.size])
 
     def _difference(self, register: str, size: int, root: bytes) -> VerificationError:
         made = self.ledger.reader(register).root(size)
