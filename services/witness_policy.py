@@ -99,7 +99,8 @@ class PolicyInForce:
 
     def _policy(self, published: Published) -> Policy | None:
         if published.index not in self._parsed:
-            self._parsed[published.index] = self._read(published.index)
+            # Where two threads read it at once the first one's value stays: a policy is known by its identity.
+            self._parsed.setdefault(published.index, self._read(published.index))
         return self._parsed[published.index]
 
     def _read(self, index: int) -> Policy | None:

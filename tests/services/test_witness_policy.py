@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from ledger.notes import COSIGNATURE_V1, SignerKey, VerifierKey
 from ledger.stores.memory import MemoryStore
-from ledger.witnessing import Witness, judge
+from ledger.witnessing import Policy, Witness, judge
 from services.witness_policy import PolicyInForce
 from tests.support.growing_log import key
 from tests.support.ledger_dir import LedgerOnDisk, opening
@@ -89,6 +91,25 @@ def test_the_latest_that_was_published_holds_and_is_one_value(deciding: Deciding
     # By their order in the register: one that says it held from an earlier time is later all the same.
     deciding.publish(text(ONE), "2020-01-01T00:00Z")
     assert deciding.witnesses == ["one"]
+
+
+def test_threads_that_ask_at_once_are_told_one_value(
+    deciding: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, one would take seals to be of another policy than they are for, and show none ever again."""
+    deciding.publish(text(ONE))
+    both, parse = Barrier(2), Policy.parse
+
+    def together(data: bytes) -> Policy:
+        both.wait(timeout=10)
+        return parse(data)
+
+    monkeypatch.setattr(Policy, "parse", together)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: deciding.in_force(), range(2))
+    assert one is not None
+    assert one is other
+    assert deciding.in_force() is one
 
 
 def test_a_policy_waits_for_its_time(deciding: Deciding) -> None:
