@@ -509,31 +509,27 @@ def open_message(register: str, value: bytes, ledger_origin: str) -> Message:
     first = parse_entry(data[0])
     if first.membership is None:
         if len(data) != 1:
-            raise _first_fault(data) or MalformedError("message: a ledger-written entry stands alone")
+            _parse_all(data)
+            raise MalformedError("message: a ledger-written entry stands alone")
         return Message(register, first.acceptance, tuple(data), None)
     records = [entry.partition(b"\n")[2] for entry in data]
     try:
         submission = _submission_of(register, records, first.membership.signatures, ledger_origin)
-    except (MalformedError, SignatureError) as error:
-        fault = _first_fault(data)
-        if fault is None:
-            raise
-        raise fault from error
+    except (MalformedError, SignatureError):
+        _parse_all(data)
+        raise
     # Re-forming and comparing checks at once: count, positions, paths, signatures and acceptance. So no other
     # entry than the first need be parsed. Behind its first LF each is a record of the submission.
     if not all(map(bytes.startswith, data, form_envelopes(submission, first.acceptance))):
-        raise _first_fault(data) or MalformedError("message: its entries are not those of one submission")
+        _parse_all(data)
+        raise MalformedError("message: its entries are not those of one submission")
     return Message(register, first.acceptance, tuple(data), submission)
 
 
-def _first_fault(data: Iterable[bytes]) -> MalformedError | None:
-    """Return what is wrong with the first entry that does not parse, if there is one."""
+def _parse_all(data: Iterable[bytes]) -> None:
+    """Raise MalformedError for the first entry that does not parse, whatever else is wrong with the message."""
     for entry in data:
-        try:
-            parse_entry(entry)
-        except MalformedError as error:
-            return error
-    return None
+        parse_entry(entry)
 
 
 def messages_of(entries: Iterable[bytes], first: int = 0) -> Iterator[list[bytes]]:

@@ -23,11 +23,12 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from structlog.contextvars import bind_contextvars
 
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
-from services.status import CODES, abort, deadline_status, number_of, reason_of, to_status
+from services.status import CODES, abort, chain, deadline_status, let_go, number_of, reason_of, to_status
 
 MIN_TIME: Final = 0.02
 """Seconds that a guarded call must have left when it arrives; with less it cannot be answered in time."""
@@ -160,7 +161,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 _admit(method, request, context)
                 response = await inner(request, context)
             except BaseException as error:
-                await _fail(error, method, began, context, request_id)
+                del request  # gRPC keeps what ends a call, and so this frame
+                status = _failed(error, method, began, context, request_id)
+                if status is None:
+                    raise
+                await abort(context, status)
             method.end(began, _code(context))
             return response
 
@@ -177,7 +182,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         yield response
             except BaseException as error:
-                await _fail(error, method, began, context, request_id)
+                del request
+                status = _failed(error, method, began, context, request_id)
+                if status is None:
+                    raise
+                await abort(context, status)
             method.end(began, _code(context))
 
         return call
@@ -244,18 +253,21 @@ def _admit(method: _Method, request: Any, context: Context) -> None:
             raise _TooLateError
 
 
-async def _fail(
+def _failed(
     error: BaseException, method: _Method, began: float, context: Context, request_id: str
-) -> NoReturn:
-    """End a call that raised: count it, log what nobody foresaw, answer with a status."""
+) -> Status | None:
+    """Count a call that raised, log what nobody foresaw, and return its answer.
+
+    Of what was raised only its text is left then. None where nothing is to be answered: raise it again.
+    """
     if isinstance(error, grpc.aio.AbortError):  # the handler has answered already
         method.end(began, _code(context))
-        raise error
+        return None
     if not isinstance(error, Exception):  # cancelled: nobody is left to be answered
         remaining = context.time_remaining()
         late = remaining is not None and remaining <= 0
         method.end(began, number_of(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED))
-        raise error
+        return None
     if isinstance(error, _TooLateError):
         text = f"less than {MIN_TIME * 1000:.0f} ms were left when the call arrived; nothing was changed"
         status = deadline_status(text, request_id)
@@ -266,26 +278,20 @@ async def _fail(
         _log.error(
             "call failed",
             reason=reason_of(error).value,
-            exceptions=[_described(link) for link in _chain(error)],
+            exceptions=[_described(link) for link in chain(error)],
             raised_at=[
                 f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
                 for frame in traceback.extract_tb(error.__traceback__)
             ],
         )
-    await abort(context, status)
+    let_go(error)
+    return status
 
 
 def _code(context: Context) -> int:
     """Return the code that the handler set, 0 (OK) where it set none."""
     code: Any = context.code()  # what `abort` sets is a StatusCode, what `set_code` sets may be a number
     return number_of(code) if isinstance(code, grpc.StatusCode) else code or 0
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain = [error]
-    while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
-        chain.append(link)
-    return chain
 
 
 def _described(error: BaseException) -> str:

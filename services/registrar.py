@@ -52,7 +52,8 @@ class Registrar:
         try:
             return admit(submission)
         except RejectedError as error:
-            return submission, error
+            # Without the frames that it came through: some hold it, and would keep what was sent.
+            return submission, error.with_traceback(None)
 
     def _known(self, submission: Submission, refused: RejectedError) -> Run:
         """Return where a submission stands whose content is refused now.

@@ -27,7 +27,7 @@ from services.published import Published
 from services.reached import LONGEST_WAIT, State, Waiter
 from services.receipts import ReceiptBuilder
 from services.registrar import Registrar
-from services.status import to_status
+from services.status import let_go, to_status
 from services.submissions import Submissions
 
 STREAM_WINDOW = 64
@@ -110,7 +110,9 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
                 acknowledgement = await self._register(one.request, by, left)
             except LedgerError as error:
                 request_id = get_contextvars().get("request_id", "")
-                return pb.RegisterStreamResponse(tag=one.tag, error=to_status(error, request_id))
+                status = to_status(error, request_id)
+                let_go(error)
+                return pb.RegisterStreamResponse(tag=one.tag, error=status)
             return pb.RegisterStreamResponse(tag=one.tag, acknowledgement=acknowledgement)
 
         # Closed at once when the client leaves, not when the garbage is collected.

@@ -441,3 +441,21 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], status: Status) -> 
     await context.abort(
         CODES[small.code], small.message, trailing_metadata=((DETAILS_KEY, small.SerializeToString()),)
     )
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and whatever it came from, the latest first."""
+    found = [error]
+    for link in found:  # which grows
+        found += [one for one in (link.__cause__, link.__context__) if one is not None and one not in found]
+    return found
+
+
+def let_go(error: BaseException) -> None:
+    """Let go of the frames through which an exception came that has been answered.
+
+    They hold what a caller sent, and where one of them holds the exception too, or gRPC keeps it with the call,
+    that is a cycle: all of it would stay until Python's collector comes, thousands of calls later.
+    """
+    for link in chain(error):
+        link.__traceback__ = None

@@ -1,6 +1,8 @@
 """Submissions and entries: the bytes that are signed and hashed, against vectors, limits and forgeries."""
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -422,6 +424,25 @@ def test_a_value_larger_than_any_message_is_not_even_decoded() -> None:
         open_message(REGISTER, bytes(MAX_MESSAGE + 1), LEDGER_ORIGIN)
     with pytest.raises(MalformedError, match="envelope"):
         open_message(REGISTER, bytes(MAX_MESSAGE), LEDGER_ORIGIN)
+
+
+@pytest.mark.parametrize("second", [b"junk", b"{}\n{}"])
+def test_nothing_holds_a_refused_message(second: bytes) -> None:
+    """False if messages that registration cannot have made piled up in memory until Python's collector came."""
+    first = accept(signed([b"{}", b"{} "], KEY), ACCEPTED).entries[0]
+
+    def refused() -> weakref.ref[MalformedError]:
+        try:
+            open_message(REGISTER, encode_bundle([first, second]), LEDGER_ORIGIN)
+        except MalformedError as error:
+            return weakref.ref(error)
+        raise AssertionError("it was taken")
+
+    gc.disable()
+    try:
+        assert refused()() is None
+    finally:
+        gc.enable()
 
 
 @given(st.data())
