@@ -83,7 +83,8 @@ async def create_topics(
     settings = {**_EXACTLY, _MAX_MESSAGE_BYTES: str(MAX_MESSAGE), _IN_SYNC: str(in_sync)}
     async with _admin(bootstrap, tls) as admin:
         created = await _create(admin, _names(prefix), partitions, replication, settings)
-        await _seen(bootstrap, tls, created)
+        if created:
+            await _seen(bootstrap, tls, created)
         await _check(admin, partitions, prefix)
     return created
 
@@ -150,7 +151,7 @@ async def _create(
 async def _seen(bootstrap: str, tls: ssl.SSLContext | None, names: list[str]) -> None:
     """Wait until every broker knows of topics that the controller has made; some time at most.
 
-    Any of them may be asked next, by us or by a service that starts. Raises KafkaError.
+    Any of them may be asked next, by us or by a service that starts. Raises KafkaError where none answers.
     """
     client = AIOKafkaClient(**_reached(bootstrap, tls))
     try:
@@ -166,7 +167,11 @@ async def _seen(bootstrap: str, tls: ssl.SSLContext | None, names: list[str]) ->
 
 
 async def _known(client: AIOKafkaClient, broker: int) -> set[str]:
-    answer = await client.send(broker, MetadataRequest())
+    """Return the topics that a broker knows; none where it does not answer, as one that is started again."""
+    try:
+        answer = await client.send(broker, MetadataRequest())
+    except KafkaError:
+        return set()
     return {each["topic"] for each in answer.to_object()["topics"]}
 
 
