@@ -182,7 +182,8 @@ class Finder(Collector):
                 size = 0 if sealed is None else sealed.size
             if self._lookout.is_behind(register, size, latest.size):
                 found.append((register, size, policy))
-        return found
+        # What is sealed under one policy is nothing to judge by another's cosignatures, and is judged once.
+        return found if self._published.policy is policy else self._behind()
 
     async def _failed(self, error: Exception) -> float:
         """Tell what went wrong, let go of the file, and return the seconds until it is tried again."""

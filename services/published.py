@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 from ledger.checkpoints import Checkpoint
 from ledger.errors import Reason, RejectedError
@@ -63,6 +64,7 @@ class Published:
         self._stirred: dict[str, list[asyncio.Event]] = {}
         self._told: set[str] = set()
         self._sealing: _Sealing | None = None
+        self._one_sealing = Lock()
         self._waits = True
 
     def add(self, signed: Mapping[str, SignedCheckpoint]) -> None:
@@ -118,10 +120,11 @@ class Published:
         policy = self._in_force()
         if policy is None:
             return None
-        sealing = self._sealing
-        if sealing is None or sealing.policy is not policy:
-            # What was sealed for other witnesses need not be sealed for these.
-            sealing = self._sealing = _Sealing(policy, SealedReader(self._store, policy), {})
+        with self._one_sealing:
+            sealing = self._sealing
+            if sealing is None or sealing.policy is not policy:
+                # What was sealed for other witnesses need not be sealed for these.
+                sealing = self._sealing = _Sealing(policy, SealedReader(self._store, policy), {})
         return sealing
 
     def sealed(self, register: str) -> SealedCheckpoint | None:
@@ -129,12 +132,13 @@ class Published:
 
         Raises RejectedError REGISTER_UNKNOWN.
         """
-        latest = self.latest(register)
+        self.latest(register)
         sealing = self._sealing_now()
-        if sealing is None:
-            return None
+        return None if sealing is None else self._sealed(register, sealing)
+
+    def _sealed(self, register: str, sealing: _Sealing) -> SealedCheckpoint | None:
         if register not in sealing.latest:
-            found = sealing.reader.last_up_to(register, latest.size)
+            found = sealing.reader.last_up_to(register, self.latest(register).size)
             # Meanwhile a newer one may have been sealed, in the event loop's thread: that one stays.
             sealing.latest.setdefault(register, found)
         return sealing.latest[register]
@@ -149,10 +153,10 @@ class Published:
 
         Its cosignatures are kept already, and meet the quorum of `policy`.
         """
-        before = self.sealed(register)
-        sealing = self._sealing
+        sealing = self._sealing_now()
         if sealing is None or sealing.policy is not policy:
             return  # another policy has come into force meanwhile, and asks again
+        before = self._sealed(register, sealing)
         if before is None or before.size <= sealed.size:
             sealing.latest[register] = sealed
             self._wake(register)

@@ -346,7 +346,9 @@ class Sequencer:
         """Wait for a submission; after a second without one, let the signer's marks be made durable."""
         self._arrived.clear()
         try:
-            await asyncio.wait_for(self._arrived.wait(), None if self._signer.is_synced else _SYNC_AFTER)
+            # Not wait_for, which forgets that it was cancelled where a submission has just arrived.
+            async with asyncio.timeout(None if self._signer.is_synced else _SYNC_AFTER):
+                await self._arrived.wait()
         except TimeoutError:
             await self._apart(self._signer.sync)
 

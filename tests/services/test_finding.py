@@ -7,6 +7,7 @@ import json
 import random
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -22,7 +23,7 @@ from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.submission.v1.submission_pb2 import WAIT_FOR_SEQUENCED
 
 from ledger.governing import GOVERNING
-from ledger.sealing import SealedReader
+from ledger.sealing import SealedCheckpoint, SealedReader
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
@@ -208,6 +209,31 @@ async def test_times_are_the_witnesses_and_an_entry_waits_for_them(
         later = await it.bounds(1)
     assert bounds.HasField("not_before")
     assert later.not_after >= bounds.not_after
+
+
+async def test_what_one_policy_seals_is_never_judged_by_the_one_before(
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, a change of witnesses during a look would hide for good what is late."""
+    changing, changed = threading.Event(), threading.Event()
+    async with witnessed(ledger, one) as it:
+        sealed = it.published.sealed
+
+        def sealed_later(register: str) -> SealedCheckpoint | None:
+            if threading.current_thread() is not threading.main_thread() and register == REGISTER:
+                changing.set()
+                changed.wait(60)
+            return sealed(register)
+
+        # Between the question which policy is in force and what is sealed.
+        monkeypatch.setattr(it.published, "sealed", sealed_later)
+        await asyncio.to_thread(changing.wait)
+        await it.govern("PublishPolicy", publishing(policy_text(ledger, [two.witness])))
+        await it.register(deciding(late()))
+        changed.set()
+        answer = await seen(it, 1)
+        (found,) = (each for each in answer.findings if each.detection == "DET-01")
+        assert found.inputs["not_after"] == instant((await it.bounds(0)).not_after)
 
 
 @pytest.mark.parametrize("make", [lambda _: MemoryStore(), lambda path: SqliteStore(path / "store")])

@@ -367,6 +367,26 @@ async def test_a_sequencer_whose_task_is_cancelled_tells_everybody(
         assert await reason_of(served.send(of(1))) is Reason.BACKEND_DOWN
 
 
+@pytest.mark.parametrize("passes", range(6))
+async def test_a_cancelled_sequencer_ends_whatever_has_just_arrived(
+    store: GatedStore, tmp_path: Path, clock: Clock, passes: int
+) -> None:
+    """False if it went on signing, beside another history that a witness knows, for what arrived just then."""
+    async with running(store, tmp_path / "marks", clock) as served:
+        assert served.task is not None
+        await served.send(of(0))
+        for _ in range(20):
+            await asyncio.sleep(0)  # then it is idle
+        sent = served.send(of(1))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        served.task.cancel()
+        ended, _ = await asyncio.wait([served.task], timeout=10)
+        assert ended
+        assert await reason_of(sent) is Reason.BACKEND_DOWN
+        assert await reason_of(served.send(of(2))) is Reason.BACKEND_DOWN
+
+
 async def test_a_full_disk_refuses_until_there_is_room(served: Running, store: GatedStore) -> None:
     """False if a full disk ended the server, hid what is there, or kept refusing once there was room."""
     first = await served.send(of(0))
