@@ -18,7 +18,7 @@ from tests.support.ledgers import POLICY
 
 
 def test_seals_are_remembered_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If false, a seal that was shown would be forgotten with what one of two threads has made, and be hidden."""
+    """If false, a seal that was shown would be hidden again by what another thread has made."""
     both = Barrier(2)
 
     class Together(SealedReader):
