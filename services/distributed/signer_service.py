@@ -188,8 +188,6 @@ class _SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
             for checkpoint, item in zip(checkpoints, request.items, strict=True)
         ]
         results = await self._with_marks(context, lambda: self._signer.sign(wanted))
-        self._signed_since.set()
-        self._count()
         for origin, result in zip(origins, results, strict=True):
             self._verdicts.labels(result.verdict.name.lower()).inc()
             if result.verdict is Verdict.CONTRADICTS:
@@ -226,8 +224,6 @@ class _SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
             )
             evidence = ((FIRST, error.first), (SECOND, error.second))
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error), evidence)
-        self._signed_since.set()
-        self._count()
         for checkpoint in forgotten:
             _log.error(
                 "the marks are those of an older copy: more was signed",
@@ -238,15 +234,27 @@ class _SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
 
     async def _with_marks(self, context: Any, work: Callable[[], _Result]) -> _Result:
         """Do work that raises marks. Where they cannot be kept the call ends, and the signer as well."""
+        doing = asyncio.ensure_future(self._in_thread(work))
+        doing.add_done_callback(self._raised)
         try:
-            return await self._in_thread(work)
+            # A caller who gives up takes nothing back: what becomes of the marks is taken in all the same.
+            return await asyncio.shield(doing)
         except StorageFullError as error:
             _log.error("no room for marks: nothing is signed")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except StoreError as error:
-            self._running.fail(error)
+        except StoreError:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the marks cannot be kept: the signer ends")
         raise AssertionError("abort raises")
+
+    def _raised(self, done: asyncio.Future[Any]) -> None:
+        """Take in that marks were raised, or could not be: a disk tells of its failure once."""
+        if done.cancelled():
+            return
+        error = done.exception()
+        if isinstance(error, StoreError) and not isinstance(error, StorageFullError):
+            self._running.fail(error)
+        self._signed_since.set()
+        self._count()
 
     async def _parse(self, context: Any, texts: Sequence[bytes]) -> list[Checkpoint]:
         try:

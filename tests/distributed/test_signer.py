@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -418,6 +420,37 @@ async def test_with_tls_it_answers_only_whom_the_issuer_knows(
             await asking.close()
     unguarded = {name: value for name, value in secured.items() if name != "client_ca"}
     assert ended(unguarded, tmp_path / "unguarded.txt")[0] == 2
+
+
+async def test_a_disk_that_hangs_and_then_fails_ends_the_signer(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on signing, over marks that are lost, where the caller had given up before the disk did."""
+    hangs, fails = threading.Event(), threading.Event()
+    sync = os.fdatasync
+
+    def failing(file: int) -> None:
+        if hangs.is_set():
+            return sync(file)  # a kernel tells of what it has lost once
+        hangs.set()
+        fails.wait(60)
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr("os.fdatasync", failing)
+    told, ready = DistributedSettings.model_validate(settings), asyncio.Event()
+    serving = asyncio.create_task(signer_service.run(told, lambda _: ready.set()))
+    client = SignerClient.of(told)
+    try:
+        await ready.wait()
+        asking = asyncio.create_task(client.sign([_FIRST[0]]))
+        await asyncio.to_thread(hangs.wait)
+        asking.cancel()
+        await asyncio.wait([asking])
+        fails.set()
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await asyncio.wait_for(serving, 20)
+    finally:
+        await client.close()
 
 
 def test_the_marks_of_a_full_disk_sign_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
