@@ -166,7 +166,8 @@ class NoteChecker:
             for size, root in self._ledger.reader(register).roots(sizes).items()
         }
 
-    def _root(self, register: str, size: int) -> Hash:
+    def root(self, register: str, size: int) -> Hash:
+        """Return the root that the messages make at a size of a register, which they must reach."""
         return self._roots.get((register, size)) or self._ledger.reader(register).root(size)
 
     def checked(self, register: str, size: int, notes: Sequence[bytes]) -> NewCosignatures:
@@ -187,7 +188,7 @@ class NoteChecker:
         head = self._heads.get(register)
         if head is None or size > head.size:
             raise ProofError(f"{register}: a note states size {size}, which the messages do not reach")
-        expected = Checkpoint(origin, size, self._root(register, size))
+        expected = Checkpoint(origin, size, self.root(register, size))
         for note in found:
             if note.text != expected.text():
                 raise ProofError(
