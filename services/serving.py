@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,6 +95,7 @@ async def serve(
     bounds = BoundsProver(ledger, published, timelines)
     with bound(settings.http) as http_socket:
         async with (
+            aclosing(timelines),
             cosigning(
                 ledger,
                 published,

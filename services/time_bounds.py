@@ -9,9 +9,11 @@ import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
+from ledger.errors import StoreError
 from ledger.hashing import Hash
 from ledger.ledger import LedgerView
 from ledger.notes import MAX_TIME, SignatureLine
@@ -25,16 +27,29 @@ KEPT: Final = 64
 """Registers whose timelines are kept: each takes some hundred bytes for every size that is cosigned."""
 
 
+@dataclass(slots=True)
+class _Loading:
+    """A timeline that is being read, and what was kept meanwhile, of which the reading may not know."""
+
+    reader: SealedReader
+    meanwhile: list[Cosignature] = field(default_factory=list[Cosignature])
+    stale: bool = False
+    task: asyncio.Task[Timeline] = field(init=False)
+
+
 class Timelines:
-    """The timelines of one ledger's registers, under the policy in force. For the event loop's thread."""
+    """The timelines of one ledger's registers, under the policy in force. For the event loop's thread.
+
+    One is read at a time, in a thread of its own: whoever asks takes none from others.
+    """
 
     def __init__(self, published: Published) -> None:
         self._published = published
         self._reader: SealedReader | None = None
         self._loaded: OrderedDict[str, Timeline] = OrderedDict()
-        self._loading: dict[str, list[Cosignature]] = {}
-        self._stale: set[str] = set()
-        self._lock = asyncio.Lock()
+        self._loading: dict[str, _Loading] = {}
+        self._thread = ThreadPoolExecutor(1, "timelines")
+        self._closed = False
 
     def kept(self, register: str, size: int, lines: Iterable[SignatureLine]) -> None:
         """Take in cosignatures of a checkpoint that were just kept."""
@@ -42,8 +57,9 @@ class Timelines:
         if reader is None or reader is not self._published.sealed_reader:
             return  # under a new policy everything is read anew, when it is asked for
         cosignatures = reader.cosignatures(size, lines)
-        if register in self._loading:
-            self._loading[register] += cosignatures
+        loading = self._loading.get(register)
+        if loading is not None and loading.reader is reader:
+            loading.meanwhile += cosignatures
         elif register in self._loaded:
             _add(self._loaded[register], cosignatures)
 
@@ -51,36 +67,70 @@ class Timelines:
         """Read a register's timeline anew when it is next asked for: another process has kept cosignatures."""
         self._loaded.pop(register, None)
         if register in self._loading:
-            self._stale.add(register)
+            self._loading[register].stale = True
 
     async def of(self, register: str) -> tuple[Timeline, SealedReader] | None:
         """Return a register's timeline under the policy in force, and what has read it; None without witnesses.
 
-        Raises StoreError.
+        Whoever gives up leaves the reading to the next one who asks. Raises StoreError.
         """
-        async with self._lock:
+        while not self._closed:
             reader = self._published.sealed_reader
             if reader is not self._reader:
                 self._reader = reader
                 self._loaded.clear()
             if reader is None:
                 return None
-            if register not in self._loaded:
-                self._loading[register] = []
-                try:
-                    timeline = await asyncio.to_thread(reader.timeline, register)
-                finally:
-                    meanwhile = self._loading.pop(register)
-                _add(timeline, meanwhile)
-                if register in self._stale:
-                    # What was kept while it was read may be missing: it is good for this answer only.
-                    self._stale.discard(register)
-                    return timeline, reader
-                self._loaded[register] = timeline
-            self._loaded.move_to_end(register)
+            if register in self._loaded:
+                self._loaded.move_to_end(register)
+                return self._loaded[register], reader
+            loading = self._loading.get(register) or self._load(register, reader)
+            # It may miss what was kept before this call: then another one follows, never two at once.
+            missing = loading.stale or loading.reader is not reader
+            # Unlike awaiting the task, this does not cancel it.
+            await asyncio.wait([loading.task])
+            if not missing:
+                return loading.task.result(), reader
+        raise StoreError("the timelines were closed")
+
+    async def aclose(self) -> None:
+        """Wait for what is being read, also for nobody: a store in a file may be closed only after it."""
+        self._closed = True
+        if self._loading:
+            await asyncio.wait([each.task for each in self._loading.values()])
+        self._thread.shutdown()
+
+    def _load(self, register: str, reader: SealedReader) -> _Loading:
+        loading = self._loading[register] = _Loading(reader)
+        loading.task = asyncio.create_task(self._loaded_by(register, loading))
+        loading.task.add_done_callback(_seen)
+        return loading
+
+    async def _loaded_by(self, register: str, loading: _Loading) -> Timeline:
+        loop = asyncio.get_running_loop()
+        try:
+            timeline = await loop.run_in_executor(self._thread, self._read, register, loading.reader)
+        finally:
+            del self._loading[register]
+        _add(timeline, loading.meanwhile)
+        # Under a new policy, or where what was kept while it was read may be missing, it is good only for
+        # those who have asked by then.
+        if loading.reader is self._reader and not loading.stale:
+            self._loaded[register] = timeline
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
-            return self._loaded[register], reader
+        return timeline
+
+    def _read(self, register: str, reader: SealedReader) -> Timeline:
+        if self._closed:
+            raise StoreError("the timelines were closed")
+        return reader.timeline(register)
+
+
+def _seen(task: asyncio.Task[Timeline]) -> None:
+    """Keep a failure from being logged as never seen, where all who asked have given up."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _add(timeline: Timeline, cosignatures: Iterable[Cosignature]) -> None:

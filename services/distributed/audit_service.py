@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Final
 
@@ -36,9 +36,11 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
     Raises OSError or StoreError where what is needed cannot be reached; SplitViewError.
     """
     registry = CollectorRegistry()
-    async with reading(settings, registry) as held:
+    async with AsyncExitStack() as last, reading(settings, registry) as held:
         counted = ProjectedRegisters(settings.reader_conninfo())
         timelines = Timelines(held.published)
+        # After the end of the store, which makes what still reads fail, soon: a whole timeline may take long.
+        last.push_async_callback(timelines.aclose)
         held.follower.tell_of_cosignatures(timelines.forget)
 
         def add(server: grpc.aio.Server) -> None:
