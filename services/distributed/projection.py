@@ -24,6 +24,9 @@ from services.counting import Lags, Summary
 FORM: Final = 2
 """The form of what is kept: a row of another one counts as none, and is counted anew."""
 
+_LAST: Final = 2.0
+"""Seconds that a close waits for what is under way."""
+
 _log = structlog.get_logger()
 
 _MAKE: Final = (
@@ -91,6 +94,7 @@ class ProjectedRegisters:
         self._conninfo = conninfo
         self._turn = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -133,14 +137,22 @@ class ProjectedRegisters:
         self._do("DELETE FROM projection.register", ())
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; nothing is done after it. What is under way is given some seconds to end."""
+        self._closed = True
+        # Never under a thread that uses it, but for one that does not end either.
+        held = self._turn.acquire(timeout=_LAST)
         if self._connection is not None:
             self._connection.close()
+        if held:
+            self._turn.release()
 
     def _do(self, statement: str, values: Any) -> tuple[int, list[Any]]:
         """Return how many rows a statement has met, and the rows that it returns."""
         try:
             with self._turn:
+                if self._closed:
+                    # A step that was cancelled at a stop may come this late: nobody would close what it opens.
+                    raise StoreError("the projection was closed")
                 if self._connection is None or self._connection.closed:
                     self._connection = psycopg.connect(
                         self._conninfo,
@@ -148,6 +160,9 @@ class ProjectedRegisters:
                         connect_timeout=10,
                         application_name="daybook projection",
                     )
+                    if self._closed:
+                        # It took longer than close() waits; what is to be done on it fails.
+                        self._connection.close()
                     # What a crash of the server takes back is counted again: no row waits for the disk.
                     self._connection.execute("SET synchronous_commit = off")
                 cursor = self._connection.execute(statement, values)

@@ -6,25 +6,27 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
+import psycopg
 import pytest
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 
 from ledger import canonical
 from ledger.entries import Acceptance, accept
-from ledger.errors import ConflictError
+from ledger.errors import ConflictError, StoreError
 from ledger.governing import GOVERNING
 from ledger.ledger import Appended
 from ledger.own_records import submission_rejected
 from services.counting import Summary
-from services.distributed.projection import ProjectedRegisters
+from services.distributed.projection import ProjectedRegisters, migrate_projection
 from tests.support.brokers import SharedKafka
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER, decision, record_id, submission
 from tests.support.outbox import Ground, Process, service
@@ -280,6 +282,75 @@ async def test_a_step_goes_on_from_what_is_there_or_not_at_all(ledger: PostgresL
         assert table.read() == {GOVERNING: one}
         table.replace(GOVERNING, one, one.extended(entries[1:]))
         assert table.read() == {GOVERNING: three}
+
+
+@pytest.fixture
+def projection(fresh_database: str) -> str:
+    """A database with the projection's tables."""
+    migrate_projection(fresh_database, writer=None, reader=None)
+    return fresh_database
+
+
+@contextmanager
+def locked(conninfo: str) -> Iterator[psycopg.Connection[Any]]:
+    """Let no statement read the projection while the block runs, or until what is given is rolled back."""
+    with psycopg.connect(conninfo) as connection:
+        connection.execute("LOCK TABLE projection.register IN ACCESS EXCLUSIVE MODE")
+        yield connection
+
+
+async def until_connected(conninfo: str, *states: str) -> None:
+    """Wait until the projection's connections to this database are in just these states."""
+    ask = (
+        "SELECT coalesce(wait_event_type, '') FROM pg_stat_activity "
+        "WHERE application_name = 'daybook projection' AND datname = current_database()"
+    )
+    deadline = time.monotonic() + PATIENCE
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        while (found := [state for (state,) in connection.execute(ask)]) != list(states):
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.01)
+
+
+async def test_a_close_waits_for_what_is_under_way(projection: str) -> None:
+    """False if a statement were torn off by a close that came while it ran."""
+    table = ProjectedRegisters(projection)
+    with locked(projection) as lock:
+        reading = asyncio.create_task(asyncio.to_thread(table.read))
+        await until_connected(projection, "Lock")
+        closing = asyncio.create_task(asyncio.to_thread(table.close))
+        await asyncio.wait({closing}, timeout=0.5)
+        assert not closing.done()
+        lock.rollback()
+        assert await reading == {}
+    await closing
+    await until_connected(projection)
+
+
+async def test_a_close_does_not_wait_for_ever(projection: str) -> None:
+    """False if a service could not end while its database stood still."""
+    table = ProjectedRegisters(projection)
+    with locked(projection):
+        reading = asyncio.create_task(asyncio.to_thread(table.read))
+        await until_connected(projection, "Lock")
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(table.close)
+            with pytest.raises(StoreError):
+                await reading
+    await until_connected(projection)
+
+
+async def test_nothing_is_done_after_a_close(projection: str) -> None:
+    """False if a step that was cancelled at a stop could write then, by a connection that nobody closes."""
+    table = ProjectedRegisters(projection)
+    assert table.read() == {}
+    table.close()
+    with pytest.raises(StoreError, match="closed"):
+        table.replace(REGISTER, Summary(), Summary(1))
+    assert table.shown() == {}
+    await until_connected(projection)
+    with ProjectedRegisters(projection) as another:
+        assert another.read() == {}
 
 
 def test_lags_count_from_the_latest_second() -> None:
