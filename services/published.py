@@ -105,6 +105,10 @@ class Published:
         finally:
             self._stirred[register].remove(event)
 
+    def awaited(self) -> set[str]:
+        """Return the registers of which somebody waits for news. Called in the event loop's thread."""
+        return {*self._news, *(register for register, events in self._stirred.items() if events)}
+
     @property
     def policy(self) -> Policy | None:
         """The witness policy in force; None where no witness is asked, and nothing is ever sealed."""

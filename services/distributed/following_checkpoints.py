@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar, TypeVarTuple
@@ -25,6 +25,7 @@ from ledger.errors import MalformedError, SplitViewError, StoreError, Verificati
 from ledger.governing import GOVERNING
 from ledger.ledger import LedgerView
 from ledger.notes import VerifierKey
+from ledger.sealing import SealedCheckpoint, SealedReader
 from services.distributed.kafka_clients import reader, stopped
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import CHECKPOINTS
@@ -77,6 +78,8 @@ class CheckpointFollower:
         # One thread, since one at a time follows the view; its own, since no caller must keep it waiting.
         self._thread = ThreadPoolExecutor(1, "following")
         self._key: VerifierKey | None = None
+        # The seals that were told from here, and by whose policy: another policy's are told anew.
+        self._seals: dict[str, tuple[SealedReader, SealedCheckpoint]] = {}
         self._told: Callable[[str], None] = _nobody
         self._consumed: AIOKafkaConsumer = None
         self._dropped = Counter(
@@ -176,7 +179,7 @@ class CheckpointFollower:
         self._read_at = began
         if began >= self._seals_at:
             self._seals_at = began + LOOK_FOR_SEALS
-            await self._look_for_seals(shown)
+            await self._look_for_seals(shown, self._published.awaited())
 
     def _newer(self, shown: dict[str, int]) -> dict[str, SignedCheckpoint]:
         """Follow the governing register, then return the latest checkpoint of each register that has grown."""
@@ -297,7 +300,8 @@ class CheckpointFollower:
                 )
         if signed:
             self._show(await self._apart(self._committed, signed))
-        await self._look_for_seals(cosigned)
+        # Also where nobody has asked: a thread that has just found none may not have said so yet.
+        await self._look_for_seals(cosigned, cosigned)
 
     def _open(self, key: bytes | None, value: bytes | None) -> tuple[str, OpenedCheckpoint]:
         """Verify a message. Raises MalformedError or VerificationError."""
@@ -356,8 +360,12 @@ class CheckpointFollower:
 
     # Seals.
 
-    async def _look_for_seals(self, registers: Iterable[str]) -> None:
-        """Show what was sealed of these registers, as far as anybody has asked. Raises StoreError."""
+    async def _look_for_seals(self, registers: Iterable[str], expected: Set[str]) -> None:
+        """Show what was sealed of these registers, as far as anybody has asked or it is `expected`.
+
+        Of what is expected whoever waits is told, even if it is known by now: finding it wakes nobody else.
+        Raises StoreError.
+        """
         registers = list(registers)
         for name in registers:
             self._told(name)
@@ -365,15 +373,39 @@ class CheckpointFollower:
         if reader is None:
             return
         shown, known = self._published.registers(), self._published.known_seals()
-        wanted = []
+        wanted: dict[str, int] = {}
         for name in registers:
+            if name not in shown or (name not in known and name not in expected):
+                continue
             before = known.get(name)
-            if name in known and (before is None or before.size < shown[name].size):
-                wanted.append(name)
-        found = await self._apart(lambda: {name: reader.last_up_to(name, shown[name].size) for name in wanted})
+            if before is not None and name in expected:
+                self._seal(name, before, reader)
+            if before is None or before.size < shown[name].size:
+                wanted[name] = shown[name].size
+        found = await self._apart(self._sealed, reader, wanted, known.keys())
         for name, sealed in found.items():
-            if sealed is not None and sealed != known[name]:
-                self._published.seal(name, sealed, reader.policy)
+            self._seal(name, sealed, reader)
+
+    def _sealed(
+        self, reader: SealedReader, wanted: Mapping[str, int], known: Set[str]
+    ) -> dict[str, SealedCheckpoint]:
+        """Return the latest seals up to the sizes that are `wanted`, of the registers that have one."""
+        found: dict[str, SealedCheckpoint] = {}
+        for name, size in wanted.items():
+            sealed = reader.last_up_to(name, size)
+            if sealed is None:
+                continue
+            found[name] = sealed
+            if name not in known:
+                # It is asked for when the seal is shown, and then the event loop need not read the store.
+                self._published.sealed(name)
+        return found
+
+    def _seal(self, register: str, sealed: SealedCheckpoint, reader: SealedReader) -> None:
+        """Show a seal and wake whoever waits for it, once."""
+        if self._seals.get(register) != (reader, sealed):
+            self._seals[register] = (reader, sealed)
+            self._published.seal(register, sealed, reader.policy)
 
 
 def _nobody(_register: str) -> None:
