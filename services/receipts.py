@@ -124,11 +124,15 @@ class ReceiptBuilder:
         return sealed.size if sealed else 0
 
     def _key_sections(self, key: bytes) -> KeyEvidence | None:
-        authorised = self._ledger.fold.keys[key].authorised
-        proof = self._governing_proof(authorised)
+        known = self._ledger.fold.keys.get(key)
+        if known is None:
+            # A replica hears of each register by itself: of this entry already, and not yet of the governing
+            # one. Less is proved until then, and the receipt says so: as where that one is not sealed yet.
+            return None
+        proof = self._governing_proof(known.authorised)
         if proof is None:
             return None
-        return KeyEvidence(self._ledger.reader(GOVERNING).entry(authorised), proof)
+        return KeyEvidence(self._ledger.reader(GOVERNING).entry(known.authorised), proof)
 
     def _anchor(self, register: str, index: int, size: int) -> Anchor | None:
         """Return the first anchor that covers entry `index`, and its proof to the tree of `size`."""

@@ -9,14 +9,17 @@ import pytest
 from ledger.ed25519 import SecretKey
 from ledger.errors import Reason, RejectedError
 from ledger.governing import GOVERNING
+from ledger.ledger import LedgerView
 from ledger.receipts import Receipt, verify_receipt
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
+from services.published import Published
 from services.receipts import ReceiptBuilder
 from tests.support.ledgers import (
     DEPARTMENT,
     DEPARTMENT_KEY,
+    ORIGIN,
     POLICY,
     REGISTER,
     LedgerUnderTest,
@@ -76,6 +79,28 @@ def test_key_sections_follow_the_governing_register(held: LedgerUnderTest) -> No
     assert last.authorised is not None
     assert (first.authorised.index, first.authorised.size) == (2, 4)
     assert (last.authorised.index, last.authorised.size) == (3, 4)
+
+
+def test_an_entry_that_is_shown_before_the_key_of_its_signer_has_a_receipt_without_key_sections(
+    held: LedgerUnderTest,
+) -> None:
+    """If false, a replica would fail over an entry that is news to it sooner than the governing register."""
+    view, published = LedgerView(held.ledger.store, ORIGIN), Published(held.ledger.store)
+    view.follow(held.published.latest(GOVERNING).size)
+    published.add({GOVERNING: held.published.latest(GOVERNING)})
+    other = SecretKey(b"\x09" * 32)
+    held.authorise(other)
+    held.add([0], key=other)
+    published.add({REGISTER: held.published.latest(REGISTER)})
+    build = ReceiptBuilder(view, published)
+    early = verify_receipt(build.receipt(REGISTER, 0).data, POLICY)
+    assert (early.size, early.signers, early.authorised) == (1, (other.public,), None)
+    assert f"That the signing key is one of {DEPARTMENT} is claimed and not proved." in early.not_proved
+    view.follow(held.published.latest(GOVERNING).size)
+    published.add({GOVERNING: held.published.latest(GOVERNING)})
+    authorised = verify_receipt(build.receipt(REGISTER, 0).data, POLICY).authorised
+    assert authorised is not None
+    assert (authorised.index, authorised.size) == (3, 4)
 
 
 @pytest.mark.parametrize("index", [-1, 5, 2**63])
