@@ -184,8 +184,10 @@ class _Recent(Generic[_Key, _Value]):
         self._held: OrderedDict[_Key, _Value] = OrderedDict()
 
     def get(self, key: _Key, make: Callable[[], _Value]) -> _Value:
-        if key in self._held:
+        try:
             return self._held[key]
+        except KeyError:
+            pass  # not asked first whether it is there: another thread may drop it in between
         value = self._held[key] = make()
         while len(self._held) > KEPT:
             self._held.popitem(last=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ledger.store import Store
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
 from services.published import Published
-from services.receipts import ReceiptBuilder
+from services.receipts import KEPT, ReceiptBuilder, _Recent
 from tests.support.ledgers import (
     DEPARTMENT,
     DEPARTMENT_KEY,
@@ -101,6 +102,35 @@ def test_an_entry_that_is_shown_before_the_key_of_its_signer_has_a_receipt_witho
     authorised = verify_receipt(build.receipt(REGISTER, 0).data, POLICY).authorised
     assert authorised is not None
     assert (authorised.index, authorised.size) == (3, 4)
+
+
+class Interrupted:
+    """A key during whose search another thread has its turn, `meanwhile`: when `hashed` has come down to 0."""
+
+    def __init__(self) -> None:
+        self.hashed = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def __hash__(self) -> int:
+        self.hashed -= 1
+        if self.hashed == 0:
+            self.meanwhile()
+        return 1
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_section_that_another_thread_drops_meanwhile_is_made_again(at: int) -> None:
+    """If false, a receipt would fail where many of other keys are asked for at the same time."""
+    recent: _Recent[object, str] = _Recent()
+    key = Interrupted()
+
+    def ask_for_others() -> None:
+        for number in range(KEPT):
+            recent.get(f"another {number}", lambda: "another")
+
+    recent.get(key, lambda: "made")
+    key.hashed, key.meanwhile = at, ask_for_others
+    assert recent.get(key, lambda: "made") == "made"
 
 
 @pytest.mark.parametrize("index", [-1, 5, 2**63])
