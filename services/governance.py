@@ -13,6 +13,7 @@ from daybook.governance.v1 import governance_service_pb2_grpc as rpc
 from daybook.submission.v1 import submission_pb2
 
 from ledger.admission import rejection
+from ledger.entries import MAX_RECORDS
 from ledger.errors import MalformedError, Reason, Violation
 from ledger.rules import read_header
 from services import wire
@@ -84,6 +85,8 @@ class GovernanceServicer(rpc.GovernanceServiceServicer):
 
 def _check_type(call: str, signed: submission_pb2.SignedSubmission) -> None:
     """Refuse a record of another type than the call's. One that cannot be read is refused further on."""
+    if len(signed.records) > MAX_RECORDS:
+        return  # refused further on, for that
     for position, record in enumerate(signed.records):
         try:
             found = read_header(record).type

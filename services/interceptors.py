@@ -28,7 +28,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from structlog.contextvars import bind_contextvars
 
 from ledger.errors import LedgerError, Reason, RejectedError, Violation
-from services.status import CODES, abort, chain, deadline_status, let_go, number_of, reason_of, to_status
+from services.status import (
+    CODES,
+    abort,
+    chain,
+    deadline_status,
+    fitted,
+    let_go,
+    number_of,
+    reason_of,
+    to_status,
+)
 
 MIN_TIME: Final = 0.02
 """Seconds that a guarded call must have left when it arrives; with less it cannot be answered in time."""
@@ -156,15 +166,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _awaiting(self, method: _Method, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             request_id = self._name_call(method)
-            began = method.begin()
+            began, status = method.begin(), None
             try:
                 _admit(method, request, context)
                 response = await inner(request, context)
             except BaseException as error:
-                del request  # gRPC keeps what ends a call, and so this frame
                 status = _failed(error, method, began, context, request_id)
                 if status is None:
                     raise
+            if status is not None:
+                # gRPC keeps what ends a call: this frame, and what is being handled, which out here is nothing.
+                del request
                 await abort(context, status)
             method.end(began, _code(context))
             return response
@@ -174,7 +186,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _generating(self, method: _Method, inner: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Any:
         async def call(request: Any, context: Context) -> AsyncGenerator[Any, None]:
             request_id = self._name_call(method)
-            began = method.begin()
+            began, status = method.begin(), None
             try:
                 _admit(method, request, context)
                 # Closed at once when the client leaves, not when the garbage is collected.
@@ -182,10 +194,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         yield response
             except BaseException as error:
-                del request
                 status = _failed(error, method, began, context, request_id)
                 if status is None:
                     raise
+            if status is not None:
+                del request
                 await abort(context, status)
             method.end(began, _code(context))
 
@@ -272,7 +285,8 @@ def _failed(
         text = f"less than {MIN_TIME * 1000:.0f} ms were left when the call arrived; nothing was changed"
         status = deadline_status(text, request_id)
     else:
-        status = to_status(error, request_id)
+        # Cut here, not only in the answer: its texts may repeat what was sent, and gRPC keeps it too.
+        status = fitted(to_status(error, request_id))
     method.end(began, status.code)
     if not isinstance(error, RejectedError | _TooLateError):
         _log.error(

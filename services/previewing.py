@@ -16,12 +16,17 @@ from ledger.hashing import Hash
 from ledger.reader import RegisterReader
 from ledger.record_queries import Fit, Query, make_query
 from ledger.records import Broken, NotUnderstood, read_record
+from services.lookup import invalid
 
 STEP_ENTRIES: Final = 1_024
 """Entries that one step looks at, at the most: some 20 ms of work, after which others have their turn."""
 
 STEP_BYTES: Final = 1024 * 1024
 """Bytes of entries after which it looks no further: all may match, and gRPC clients refuse over 4 MiB."""
+
+
+_MOST: Final = 256
+"""Values of one member of a filter: more than any vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,9 @@ class Step:
 
 def query_of(filter_: pb.RecordFilter) -> Query:
     """Return what a filter asks for. Raises RejectedError INVALID_FIELD."""
+    for name in ("types", "decision_types", "channels"):
+        if len(getattr(filter_, name)) > _MOST:
+            raise invalid(f"filter.{name}", f"at most {_MOST} of them")
     return make_query(
         types=filter_.types,
         decision_types=filter_.decision_types,

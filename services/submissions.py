@@ -27,6 +27,7 @@ from ledger.notes import SignerKey
 from ledger.store import Head, Run
 from services.published import Published, SignedCheckpoint
 from services.signing import CheckpointSigner
+from services.status import let_go
 
 MAX_TURN: Final = 2_048
 """Submissions that one turn takes at the most."""
@@ -489,6 +490,8 @@ class Sequencer:
 
 def _settle(answer: asyncio.Future[_Result], outcome: _Result | LedgerError) -> None:
     if isinstance(outcome, LedgerError):
+        # A future remembers where its exception came from: through a frame that holds all of the turn.
+        let_go(outcome)
         answer.set_exception(outcome)
         answer.exception()  # seen, even where the caller has gone away
     else:

@@ -13,7 +13,7 @@ from daybook.registration.v1.registration_service_pb2 import FieldViolation
 from daybook.submission.v1 import submission_pb2
 from google.protobuf.message import Message
 
-from ledger.entries import Acceptance, Signature
+from ledger.entries import MAX_SIGNATURES, Acceptance, Signature
 from ledger.errors import Reason, RejectedError, Violation
 from ledger.hashing import Hash
 from ledger.store import Run
@@ -24,7 +24,9 @@ _FIRST_VERSION: Final = 1
 
 
 def signatures(message: submission_pb2.SignedSubmission) -> list[Signature]:
-    """Return the signatures of a submission, in the order sent."""
+    """Return the signatures of a submission, in the order sent. Of too many only the number is told."""
+    if len(message.signatures) > MAX_SIGNATURES:
+        return [Signature(b"", b"")] * len(message.signatures)
     return [Signature(signature.key, signature.signature) for signature in message.signatures]
 
 

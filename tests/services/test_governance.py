@@ -18,7 +18,7 @@ from daybook.submission.v1.submission_pb2 import STATE_SEQUENCED, Acknowledgemen
 
 from ledger import base64
 from ledger.ed25519 import SecretKey
-from ledger.entries import Signature
+from ledger.entries import MAX_RECORDS, Signature
 from ledger.governing import GOVERNING
 from ledger.receipts import verify_receipt
 from services.client.client import message_of
@@ -372,6 +372,17 @@ async def test_each_call_takes_its_own_type_of_record(caller: Caller) -> None:
             caller.govern(call, submission), CODE.INVALID_ARGUMENT, "INVALID_FIELD", "records[0].type"
         )
         assert call in error.message
+
+
+@pytest.mark.parametrize(
+    ("count", "reason"), [(MAX_RECORDS, "INVALID_FIELD"), (MAX_RECORDS + 1, "TOO_MANY_RECORDS")]
+)
+async def test_records_beyond_the_most_are_refused_before_they_are_looked_at(
+    caller: Caller, count: int, reason: str
+) -> None:
+    """If false, one request with a million of them would hold up everybody while they are read."""
+    decisions = SignedSubmission("", (records.decision_bytes(),) * count, b"", (), (), "")
+    await caller.refused(caller.govern("OpenRegister", decisions), CODE.INVALID_ARGUMENT, reason)
 
 
 async def test_a_call_without_a_deadline_is_refused(caller: Caller) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc.aio
 import psutil
@@ -21,17 +21,16 @@ from tests.support.ledger_dir import make_ledger
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER
 from tests.support.server_process import Server, running
 
-CALLS: Final = 200
-MOST: Final = 100 * 1024 * 1024
+CALLS: Final = 400
+MOST: Final = 200 * 1024 * 1024
 """Bytes that a server may grow by, some for what is under way; what is sent to it is twice as much."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve a ledger of one department while the module runs."""
-    root: Path = tmp_path_factory.mktemp("refused") / "ledger"
-    ledger = make_ledger(root, (REGISTER,), {DEPARTMENT: (DEPARTMENT_KEY,)})
-    with running(ledger.root, root.parent / "serve.log") as server:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Serve a ledger of one department: anew for each test, since what is free again hides what stays."""
+    ledger = make_ledger(tmp_path / "ledger", (REGISTER,), {DEPARTMENT: (DEPARTMENT_KEY,)})
+    with running(ledger.root, tmp_path / "serve.log") as server:
         yield server
 
 
@@ -41,10 +40,13 @@ async def caller(server: Server) -> AsyncIterator[Caller]:
         yield caller
 
 
-def signed(key: SecretKey = DEPARTMENT_KEY) -> SignedSubmission:
-    """Return a submission of nearly 1 MiB, all of whose records break a rule."""
-    title = "x" * 60_000
-    data = [records.decision_bytes(title=title) for _ in range(16)]
+def signed(key: SecretKey = DEPARTMENT_KEY, **members: Any) -> SignedSubmission:
+    """Return a submission of nearly 1 MiB, whose records have these members; without, each breaks a rule."""
+    said = members or {"title": "x" * 60_000}
+    data = [
+        records.decision_bytes(register=REGISTER, record_id=records.record_id(number), **said)
+        for number in range(16)
+    ]
     return message_of(sign_submission(data, f"{ORIGIN}/{REGISTER}", [key]))
 
 
@@ -66,6 +68,9 @@ REFUSED: Final[dict[str, Callable[[], SignedSubmission]]] = {
     "a signature that is none": forged,
     "a key that nobody knows": lambda: signed(SecretKey(b"\x07" * 32)),
     "records that break a rule": signed,
+    "a key that nobody knows, under good records": lambda: signed(
+        SecretKey(b"\x07" * 32), options_considered=["x" * 15_000] * 4
+    ),
 }
 
 
@@ -82,6 +87,24 @@ async def streamed(caller: Caller, message: SignedSubmission, times: int) -> Non
 
     call = caller.registration.RegisterStream(requests())
     assert all([response.HasField("error") async for response in call])
+
+
+async def test_nothing_of_a_name_stays_that_nothing_has(server: Server, caller: Caller) -> None:
+    """If false, the same without a submission: what is wrong with a name repeats it."""
+    process, asked = (
+        psutil.Process(server.process.pid),
+        pb.GetSubmissionRequest(register="x" * 1_900_000, submission_id="0" * 64),
+    )
+
+    async def ask(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await caller.registration.GetSubmission(asked, timeout=SECONDS)
+
+    await ask(10)
+    before = process.memory_info().rss
+    await ask(200)
+    assert process.memory_info().rss - before < MOST
 
 
 @pytest.mark.parametrize("send", [unary, streamed])

@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 from daybook.registration.v1 import drafts_pb2
+from daybook.submission.v1 import submission_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict
 
 from ledger import canonical
+from ledger.entries import MAX_SIGNATURES
 from ledger.errors import Reason, RejectedError
 from ledger.record_types import DecisionCorrected, DecisionRegistered, DecisionWithdrawn, ReturnFiled
 from ledger.records import violations
-from services.wire import record_members
+from services.wire import record_members, signatures
 from tests.support.vectors import VECTORS
 
 RECORDS = sorted(
@@ -23,6 +25,17 @@ RECORDS = sorted(
     for path in (VECTORS / "records").glob("*.json")
     if path.name.startswith(("decision.", "return."))  # the types that a department drafts
 )
+
+
+def test_signatures_beyond_the_most_are_counted_and_not_read() -> None:
+    """If false, one request with a million of them would hold up everybody while they are read."""
+    signed = submission_pb2.SignedSubmission()
+    for count in (MAX_SIGNATURES, MAX_SIGNATURES + 1):
+        del signed.signatures[:]
+        signed.signatures.extend([submission_pb2.Signature(key=b"k", signature=b"s")] * count)
+        read = signatures(signed)
+        assert len(read) == count
+        assert (read[0].key == b"k") is (count == MAX_SIGNATURES)
 
 
 def as_draft(record: dict[str, Any]) -> drafts_pb2.Draft:
