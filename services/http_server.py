@@ -13,6 +13,9 @@ import uvicorn
 
 from services.settings import split_address
 
+# A witness takes nothing from the ledger that it watches, so what both need is the witness's.
+from services.witness.connections import Impatient
+
 MAX_HTTP: Final = 256
 """HTTP connections at once; one more is answered 503. An entry bundle may have 16 MiB."""
 
@@ -54,6 +57,7 @@ def http_config(app: Any, settings: HttpSettings) -> uvicorn.Config:
     """Return how an application is served."""
     return uvicorn.Config(
         app,
+        http=Impatient,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from services.settings import split_address
+from services.witness.connections import Impatient
 
 Readiness = Callable[[], Mapping[str, Any]]
 """Tells how a service stands; its member `ready` decides between 200 and 503."""
@@ -57,7 +58,13 @@ async def ops_endpoint(address: str, registry: CollectorRegistry, readiness: Rea
             raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from error
         bound.listen(64)
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False, limit_concurrency=64
+            app,
+            http=Impatient,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=64,
         )
         server = _Http(config)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
