@@ -3,25 +3,30 @@
     with omniwitness(programs, folder, log_list([vkey, ...])) as witness:
         ...whoever asks for cosignatures, at witness.url
 
-`programs` is what tests/interop/foreign_build.py builds. Both read the very same log list, each by its own
-parser, and use a key that `daybook keygen` could have made.
+`programs` is what tests/interop/foreign_build.py builds. omniwitness reads a log list; litewitness is told of
+the same logs in its database, as its own command writes it. Both use a key that `daybook keygen` could have
+made.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
+from ledger import base64
 from ledger.ed25519 import SecretKey
+from ledger.hashing import EMPTY_ROOT
 from ledger.notes import SignerKey, VerifierKey
 from ledger.witnessing import Witness
 
@@ -86,15 +91,14 @@ def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitn
     key = _make_key(folder, "litewitness.example/w")
 
     def learn(logs: str) -> None:
-        (folder / "logs").write_text(logs, encoding="utf-8")
-        subprocess.run(
-            [programs / "witnessctl", "pull-logs", "-db", "db", "-source", "logs"],
-            cwd=folder,
-            capture_output=True,
-            check=True,
-        )
+        with closing(sqlite3.connect(folder / "db", timeout=30)) as db, db:
+            known = {origin for (origin,) in db.execute("SELECT origin FROM log")}
+            for vkey in re.findall(r"^vkey (.*)$", logs, re.MULTILINE):
+                origin = vkey.partition("+")[0]
+                if origin not in known:
+                    db.execute("INSERT INTO log VALUES (?, 0, ?)", (origin, base64.encode(EMPTY_ROOT)))
+                    db.execute("INSERT INTO key VALUES (?, ?)", (origin, vkey))
 
-    learn(logs)
     port = _unused_port()
     with (
         _agent(programs, folder) as fingerprint,
@@ -108,6 +112,7 @@ def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitn
     ):
         witness.wait(lambda: _listens(port))
         assert str(key.cosigner) in witness.said()
+        learn(logs)
         yield ForeignWitness("litewitness", key.cosigner, f"http://127.0.0.1:{port}", learn)
 
 

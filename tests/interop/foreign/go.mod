@@ -4,7 +4,6 @@ go 1.25.0
 
 tool (
 	filippo.io/torchwood/cmd/litewitness
-	filippo.io/torchwood/cmd/witnessctl
 	github.com/transparency-dev/tessera/cmd/examples/posix-oneshot
 	github.com/transparency-dev/tessera/cmd/fsck
 	github.com/transparency-dev/witness/cmd/omniwitness
@@ -80,6 +79,5 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.11.0 // indirect
 	modernc.org/sqlite v1.52.0 // indirect
-	sigsum.org/sigsum-go v0.6.1 // indirect
 	zombiezen.com/go/sqlite v1.4.2 // indirect
 )
