@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 
 from ledger.errors import Reason, RejectedError, StoreError, Violation
 from services.client.errors import CallError, FaultError, RefusedError, UnavailableError, from_rpc_error
-from services.interceptors import GUARDED, CallInterceptor, CallMetrics
+from services.interceptors import GUARDED, CallInterceptor, CallMetrics, ran_out
 
 SERVICE = "/daybook.registration.v1.RegistrationService"
 
@@ -297,10 +297,31 @@ async def test_a_client_that_leaves_ends_the_call_as_cancelled() -> None:
 async def test_a_call_that_runs_out_of_time_counts_as_that() -> None:
     """If false, slow answers would hide among calls that clients cancelled."""
     async with serving() as served:
+        # Told to the server only: a caller whose own clock ran out would cancel the call as well.
+        deadline = (("grpc-timeout", "200m"),)
         with pytest.raises(grpc.aio.AioRpcError):
-            await served.registration.GetSubmission(registration.GetSubmissionRequest(), timeout=0.2)
+            await served.registration.GetSubmission(registration.GetSubmissionRequest(), metadata=deadline)
         await asyncio.wait_for(served.servicer.left.wait(), 10)
         assert served.handled("GetSubmission", "DEADLINE_EXCEEDED") == 1
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "remaining", "late"),
+    [
+        (1, 0, True),
+        (1, -0.1, True),
+        (1, 0.02, True),  # it travelled for as long
+        (1, 0.04, False),
+        (59.5, 0.5, True),  # the caller's 59.5 s were sent as 60
+        (59, 1, False),
+        (1, None, False),
+    ],
+)
+def test_a_caller_whose_own_clock_ends_a_call_ran_out_of_time_as_well(
+    elapsed: float, remaining: float | None, late: bool
+) -> None:
+    """If false, most calls that ran out of time would count as cancelled: the caller's clock is first."""
+    assert ran_out(elapsed, remaining) is late
 
 
 async def test_a_call_that_a_servicer_leaves_out_is_not_yet_available() -> None:

@@ -230,7 +230,9 @@ async def test_a_deadline_ends_a_preview_under_way(tmp_path: Path, monkeypatch: 
         request = pb.QueryRecordsRequest(
             register=REGISTER, mode=PREVIEW, filter=pb.RecordFilter(channels=["whatsapp"])
         )
-        error = await refused(served.stub.QueryRecords(request, timeout=0.3))
+        # Told to the server only: a caller whose own clock ran out would cancel the call as well.
+        deadline = (("grpc-timeout", "300m"),)
+        error = await refused(served.stub.QueryRecords(request, metadata=deadline))
         assert error.code is CODE.DEADLINE_EXCEEDED
         labels = {
             "grpc_type": "unary_stream",
