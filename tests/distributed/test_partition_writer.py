@@ -416,7 +416,7 @@ def test_a_commit_is_bounded(writers: Writers, monkeypatch: pytest.MonkeyPatch) 
     assert writers.at(0).append(keys).done == 2
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_batches_give_what_the_embedded_ledger_has(
     fresh_database: str, told: tuple[MemoryStore, list[MessageBlock]], data: st.DataObject

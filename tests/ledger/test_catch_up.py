@@ -102,7 +102,7 @@ def caught_up(held: Ledger, rebuilt: Ledger) -> tuple[Missing, ...]:
     return lacking
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_older_copy_catches_up_to_the_very_store(
     told: MemoryStore, log: list[Block], data: st.DataObject

@@ -159,7 +159,7 @@ def test_a_rebuilt_store_is_the_store(
     store.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_batching_gives_the_same_roots_at_every_signed_size(
     told: MemoryStore, file: bytes, data: st.DataObject
@@ -350,7 +350,7 @@ def test_an_export_ends_where_the_ledger_was_when_it_began(tmp_path: Path) -> No
 # What does not hold.
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_flipped_bit_of_an_export_is_told(file: bytes, data: st.DataObject) -> None:
     """False if an export could be altered in a bit, and be rebuilt without a word."""
@@ -365,7 +365,7 @@ def test_any_flipped_bit_of_an_export_is_told(file: bytes, data: st.DataObject) 
     assert rebuilt.quarantined or rebuilt.dropped
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_an_export_that_was_cut_off_or_goes_on_is_refused(file: bytes, data: st.DataObject) -> None:
     """False if part of an export were taken for all of it."""

@@ -81,7 +81,7 @@ def test_proofs_and_roots_are_those_of_the_rfc(size: int, reader: RegisterReader
                 assert list(reader.range_proof(index, end + 1, size)) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_is_proved_verifies(store: CountingStore, data: st.DataObject) -> None:
     """False if some proof did not verify under the root of its size."""

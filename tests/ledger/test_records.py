@@ -106,14 +106,14 @@ def test_the_short_way_takes_every_valid_record_of_a_department(value: dict[str,
     assert violations(value) == ()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(spoilt_records())
 def test_the_short_way_never_decides_otherwise_than_the_long_way(data: bytes) -> None:
     """If it did, what is refused would depend on how a record is spelled."""
     assert outcome(parse_record, data) == outcome(records._parse_fully, data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(spoilt_records())
 def test_reading_leniently_never_raises_and_finds_what_parsing_refuses(data: bytes) -> None:
     """A verifier must report a record that breaks rules, not stop at it."""
@@ -123,7 +123,7 @@ def test_reading_leniently_never_raises_and_finds_what_parsing_refuses(data: byt
     assert bool(findings(data)) == refused
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(spoilt_records())
 def test_a_dry_run_finds_fault_exactly_where_registration_would(data: bytes) -> None:
     """PrepareRecords must neither promise what registration refuses nor refuse what it accepts."""

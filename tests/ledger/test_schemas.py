@@ -63,7 +63,7 @@ def test_the_vectors_of_envelope_and_disclosure_pass_their_schemas() -> None:
     assert seen > 5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(department_records())
 def test_every_valid_record_passes_its_schema(record: dict[str, Any]) -> None:
     """As for the vectors, for records of every shape."""

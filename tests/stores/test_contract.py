@@ -141,7 +141,7 @@ def test_entries_come_back_whatever_range_is_asked_for(size: int, store: Store) 
                 assert store.entries(REGISTER, begin, end) == expected[begin:end], (begin, end)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 130), min_size=1, max_size=6), st.data())
 def test_how_commits_were_cut_cannot_be_read(new_store: NewStore, cuts: list[int], data: st.DataObject) -> None:
     """False if entries, tiles or rows depended on which of them were committed together."""

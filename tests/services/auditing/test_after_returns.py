@@ -180,7 +180,7 @@ PERIODS = ("2026-08", "2026-07/2026-08", "2026-07")
 SERIES = ("MD/2026", "OTHER")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

@@ -100,7 +100,7 @@ def test_no_finding_accuses(found: list[Found]) -> None:
     assert not [each for each in found if ACCUSATIONS.search(each.explanation + " ".join(each.innocent))]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     cuts=st.lists(st.integers(0, 5_000), max_size=4),
     looks=st.lists(st.booleans(), min_size=20, max_size=20),

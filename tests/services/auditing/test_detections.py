@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import canonical
@@ -58,7 +58,6 @@ def test_what_is_not_understood_is_a_fact_without_a_record() -> None:
 # References
 
 
-@settings(deadline=None)
 @given(
     used=st.sets(st.integers(1, 60), min_size=1),
     voided=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=4),
@@ -73,7 +72,6 @@ def test_a_gap_is_what_is_neither_used_nor_voided(used: set[int], voided: list[t
     assert sum(last - first + 1 for first, last in runs) == len(expected)
 
 
-@settings(deadline=None)
 @given(st.permutations(list(range(1, 13))).map(lambda each: each[:9]))
 def test_the_gaps_are_those_of_the_numbers_in_whatever_order_they_came(numbers: list[int]) -> None:
     """Runs of numbers are joined as they fill up; a gap that was filled is none."""
@@ -251,7 +249,6 @@ def test_missing_quarters_are_found_up_to_now() -> None:
 # Bursts
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 40), rate=st.floats(0.01, 30))
 def test_the_chance_of_so_many_is_bounded_from_above(count: int, rate: float) -> None:
     """A bound below the truth would call everyday things rare."""

@@ -36,7 +36,7 @@ def in_order(found: Iterable[Found]) -> list[Found]:
     return sorted(found, key=lambda each: (each.order, each.detection, each.indices, str(each.inputs)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 32), cuts=st.randoms(use_true_random=False))
 def test_any_order_of_registers_and_any_visits_give_what_one_look_gives(seed: int, cuts: Random) -> None:
     """False if a finding stayed that is true no longer, or was missed since things came in turn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.records import Decision, parse_record
@@ -62,7 +62,6 @@ def test_not_yet_witnessed_after_the_deadline_is_late() -> None:
     assert judged(bounds(DEADLINE, LATE)).verdict is Verdict.UNDETERMINED
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     before=st.none() | st.integers(EARLY, LATE),
     after=st.none() | st.integers(EARLY, LATE),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import canonical
@@ -200,7 +200,6 @@ def test_every_version_of_a_return_is_judged_by_its_own_place() -> None:
     assert kinds(judge_return(filed(1), versions(entries))) == [(ADDED, (1, 2))]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.integers(1, 5), st.sampled_from(["2026-07-31", "2026-08-01", "2026-08-31"]), st.booleans())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auditing.calendars import packaged
@@ -86,7 +86,6 @@ def test_the_moved_holiday_is_a_working_day() -> None:
     assert is_working_day(DEPARTMENT, day("2020-05-04"))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calendars, days, st.integers(1, 300))
 def test_to_count_to_the_nth_working_day_gives_n(calendar: Calendar, after: date, n: int) -> None:
     """False if the two functions counted differently."""
@@ -100,7 +99,6 @@ def test_to_count_to_the_nth_working_day_gives_n(calendar: Calendar, after: date
     assert working_days_between(calendar, after, nth - timedelta(1)) == n - 1
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(days, days)
 def test_to_count_is_to_ask_each_day(one: date, other: date) -> None:
     """False if counting skipped a day or counted one twice."""
@@ -110,7 +108,6 @@ def test_to_count_is_to_ask_each_day(one: date, other: date) -> None:
     assert working_days_between(FOI, end, begin) == 0
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(days)
 def test_a_working_day_for_foi_is_one_in_england_and_wales(each: date) -> None:
     """False if the union left out a holiday of one of its parts."""

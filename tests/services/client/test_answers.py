@@ -159,7 +159,7 @@ SIGNED = submission()
 ANSWER = LEDGER.answer(SIGNED).SerializeToString()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.integers(0, len(ANSWER) * 8 - 1))
 def test_an_answer_with_any_flipped_bit_proves_the_same_or_nothing(bit: int) -> None:
     """False if damage on the way, or an attacker, could change what the client believes."""
