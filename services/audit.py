@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar, TypeVarTuple
@@ -33,10 +33,11 @@ from services.directory import Listed, directory
 from services.evidence.exporting import Exporter
 from services.finding import Findings
 from services.found_pages import findings_response, place_after
-from services.interceptors import Context
 from services.lookup import find_entry, invalid
+from services.places import Places
 from services.previewing import query_of, steps
 from services.published import Published, SignedCheckpoint
+from services.receiving import Context
 from services.time_bounds import BoundsProver, ProvedBounds, ProvedNote
 
 PAGE_ENTRIES: Final = 256
@@ -96,11 +97,11 @@ class AuditServicer(AuditServiceServicer):
         self._bounds = bounds
         self._stopping = stopping
         self._apart = apart
-        self._readers = _Places(MAX_READERS, "reads of entries")
+        self._readers = Places(MAX_READERS, "reads of entries")
         self._looking = asyncio.Semaphore(MAX_LOOKING)
-        self._watchers = _Places(MAX_WATCHERS, "watchers")
-        self._listings = _Places(MAX_LISTINGS, "lists of findings")
-        self._exports = _Places(MAX_EXPORTS, "exports of evidence")
+        self._watchers = Places(MAX_WATCHERS, "watchers")
+        self._listings = Places(MAX_LISTINGS, "lists of findings")
+        self._exports = Places(MAX_EXPORTS, "exports of evidence")
         self._exporter = Exporter(ledger, published)
 
     async def _read(self, work: Callable[[*_Asked], _Result], *asked: *_Asked) -> _Result:
@@ -548,25 +549,6 @@ def _means_sealed(kind: int, published: Published) -> bool:
 def _proved_notes(notes: Iterable[ProvedNote]) -> Iterator[pb.ProvedNote]:
     for each in notes:
         yield pb.ProvedNote(note=each.note, consistency=each.consistency)
-
-
-class _Places:
-    """So many streams of one kind at once: each holds memory for as long as its reader likes."""
-
-    def __init__(self, most: int, what: str) -> None:
-        self._free = most
-        self._what = what
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Take a place. Raises RejectedError OVERLOADED where none is free."""
-        if not self._free:
-            raise RejectedError(Reason.OVERLOADED, f"too many {self._what} at once; ask again")
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
 
 
 def _bounds_response(

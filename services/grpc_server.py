@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ MAX_MESSAGE: Final = 2 * 1024 * 1024
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
+    # Else every call may send megabytes before anybody has asked for its request (services/receiving.py).
+    ("grpc.http2.bdp_probe", 0),
     # Two servers on one port would take turns: the second must fail instead.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
@@ -57,24 +59,34 @@ class GrpcSettings(TlsFiles, Protocol):
         """HOST:PORT."""
 
 
-class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
-    """The library's health service, whose watchers are sent away when the server stops: it would keep them."""
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
+    """gRPC's health service. The library's waits for each watcher to read, and keeps all of them at the end."""
 
-    def __init__(self, stopping: asyncio.Event) -> None:
-        super().__init__()
+    def __init__(self, stopping: asyncio.Event, services: Iterable[str]) -> None:
         self._stopping = stopping
+        self._services = frozenset(("", *services))
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC names it
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
+        """Tell how a service is."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "this server has no such service")
+        return self._now()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ARG002, N802
         """Tell each change of a service's state, the last of them that it stops."""
-        telling = asyncio.create_task(super().Watch(request, context))
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            telling.cancel()
-            await asyncio.wait({telling})
-        await context.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING))
+        known = request.service in self._services
+        if not self._stopping.is_set():
+            yield self._now() if known else _health(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            await self._stopping.wait()
+        yield self._now()
+
+    def _now(self) -> Any:
+        state = health_pb2.HealthCheckResponse
+        return _health(state.NOT_SERVING if self._stopping.is_set() else state.SERVING)
+
+
+def _health(status: int) -> Any:
+    return health_pb2.HealthCheckResponse(status=status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +95,6 @@ class GrpcServer:
 
     server: grpc.aio.Server
     address: str
-    _healthy: health.aio.HealthServicer
-    _services: Sequence[str]
-
-    async def say_not_serving(self) -> None:
-        """Tell whoever asks after the server's health that it stops."""
-        for name in ("", *self._services):
-            await self._healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 @asynccontextmanager
@@ -102,20 +107,19 @@ async def grpc_server(
 ) -> AsyncIterator[GrpcServer]:
     """Serve while the block runs. `add` adds the servicers, whose full names are `services`.
 
+    They are healthy until `stop` is asked for.
+
     Raises OSError where the address cannot be bound, or the TLS files cannot be used.
     """
     server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))], options=_OPTIONS)
     add(server)
-    healthy = _Health(stop.asked)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    health_pb2_grpc.add_HealthServicer_to_server(_Health(stop.asked, services), server)
     reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = _add_port(server, settings)
-    for name in ("", *services):
-        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()
     host, _ = split_address(settings.grpc)
     try:
-        yield GrpcServer(server, f"{host}:{port}", healthy, services)
+        yield GrpcServer(server, f"{host}:{port}")
     finally:
         await server.stop(0)
 

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from services import wire
 from services.lookup import find_entry, invalid
 from services.peers import submitter
 from services.pipelining import pipelined
+from services.places import Places
 from services.preparing import prepare
 from services.published import Published
 from services.reached import LONGEST_WAIT, State, Waiter
@@ -32,6 +34,9 @@ from services.submissions import Submissions
 
 STREAM_WINDOW = 64
 """Requests of one RegisterStream that are under way, or answered and not yet read: more are not taken."""
+
+MAX_PREPARED = 64
+"""Requests of PrepareRecords that wait for their turn, of at most 2 MiB each."""
 
 STREAM_LINGER = 1.0
 """Seconds for which a stopping server refuses a stream's further requests by tag, before it ends the stream."""
@@ -65,15 +70,23 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         self._waiter = Waiter(ledger, published, receipts, apart=apart)
         self._apart = apart
         self._stopping = stopping
+        self._preparing = Places(MAX_PREPARED, "requests to prepare records")
         self._preparer = ThreadPoolExecutor(1, "preparer")
 
     async def PrepareRecords(
         self, request: pb.PrepareRecordsRequest, context: Context
     ) -> pb.PrepareRecordsResponse:
         """Return the canonical bytes of typed records, what to sign, and every violation."""
-        # One at a time: nobody waits for long behind requests that are made to take long.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._preparer, prepare, request, self._ledger.origin, time.time())
+        with ExitStack() as places:
+            places.enter_context(self._preparing.one())
+            # One at a time: nobody waits for long behind requests that are made to take long.
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._preparer, prepare, request, self._ledger.origin, time.time())
+            # Whoever leaves leaves his request here until its turn, and with it the place.
+            work.add_done_callback(partial(_give_back, places.pop_all()))
+        # Unlike awaiting it, this does not cancel it.
+        await asyncio.wait([work])
+        return work.result()
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Register one submission."""
@@ -150,3 +163,9 @@ class RegistrationServicer(rpc.RegistrationServiceServicer):
         built = self._receipts.receipt(request.register, index)
         state = wire.state(sealed=built.sealed, anchored=built.anchored)
         return pb.GetReceiptResponse(receipt=built.data, state=state)
+
+
+def _give_back(places: ExitStack, work: asyncio.Future[pb.PrepareRecordsResponse]) -> None:
+    places.close()
+    if not work.cancelled():
+        work.exception()  # seen: maybe nobody waits for it any more

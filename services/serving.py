@@ -130,7 +130,6 @@ async def serve(
             readiness.draining()
             stop.asked.set()
             asyncio.get_running_loop().call_later(SEAL_LINGER, published.give_up_waiting)
-            await calls.say_not_serving()
             await calls.server.stop(0.5 if failed else settings.grace_seconds)
             if not failed:
                 await _end_sealed(published, anchorer, following)

@@ -66,6 +66,5 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
                 await until_over(stop, held.following)
             finally:
                 stop.asked.set()
-                await calls.say_not_serving()
                 await calls.server.stop(CALLS * settings.grace_seconds)
                 counted.close()

@@ -81,7 +81,6 @@ async def serve(settings: DistributedSettings, ready: Callable[[Mapping[str, str
                 loop = asyncio.get_running_loop()
                 loop.call_later(LINGER, held.published.give_up_waiting)
                 loop.call_later(LINGER, submissions.give_up_waiting)
-                await calls.say_not_serving()
                 await calls.server.stop(CALLS * settings.grace_seconds)
                 held.store.hurry()
 

@@ -14,7 +14,7 @@ from daybook.audit.v1 import audit_service_pb2 as pb
 from ledger.stores.memory import MemoryStore
 from services.audit import AuditServicer
 from services.client.signing import sign_submission
-from services.interceptors import Context
+from services.receiving import Context
 from tests.support.audit_server import audit_server
 from tests.support.calling import calling
 from tests.support.command import run, run_json

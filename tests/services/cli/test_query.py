@@ -24,7 +24,7 @@ from ledger.records import record_digest
 from ledger.stores.memory import MemoryStore
 from ledger.tree import tree_root
 from services.audit import AuditServicer
-from services.interceptors import Context
+from services.receiving import Context
 from tests.support.audit_server import audit_server
 from tests.support.command import run, run_json
 from tests.support.ledgers import (

@@ -20,7 +20,7 @@ from ledger.stores.memory import MemoryStore
 from ledger.tree import tree_root
 from ledger.witnessing import Policy, cosign
 from services.audit import AuditServicer
-from services.interceptors import Context
+from services.receiving import Context
 from tests.services.cli.test_query import asking, corrected, indices, policy_file, register, uncertain
 from tests.support.audit_server import audit_server, seal, witnessed
 from tests.support.command import run, run_json
