@@ -8,10 +8,11 @@ witnesses. One spelling of a path each, everything else is 404; there are no red
 from __future__ import annotations
 
 import asyncio
-import gzip
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from prometheus_client import CollectorRegistry
@@ -23,7 +24,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,7 +32,8 @@ from ledger.admission import moment
 from ledger.entries import parse_entry
 from ledger.errors import LedgerError, MalformedError, RejectedError
 from ledger.ledger import LedgerView
-from ledger.tiles import Bundle, Tile, implied_width, parse_path
+from ledger.reader import READ_AHEAD, RegisterReader
+from ledger.tiles import TILE_WIDTH, Bundle, Tile, encode_bundle, implied_width, parse_path
 from ledger.values import is_register
 from services.counting import Summary, nothing_counted
 from services.directory import Listed, directory
@@ -41,11 +43,16 @@ from services.status import http_status, reason_of
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
 """How tiles are cached: what stands under a tile's path never changes."""
 
+_FOR_EVER: Final = {"Content-Type": "application/octet-stream", "Cache-Control": IMMUTABLE}
+
 NO_STORE: Final = "no-store"
 """How everything else is cached: a checkpoint moves on, and what is not there may come."""
 
+_WHOLE: Final = 512 * 1024
+"""Bytes up to which a bundle is sent whole, with its length."""
+
 _GZIP_LEVEL: Final = 1
-_OCTETS: Final = "application/octet-stream"
+_GZIP_FORMAT: Final = zlib.MAX_WBITS | 16
 _CODING: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
 
 
@@ -162,9 +169,7 @@ class _Endpoint:
             raise HTTPException(404)
         if isinstance(tile, Tile):
             return _immutable(await self._read(self._ledger.reader(register).tile, tile))
-        # Up to 16 MiB to read, and perhaps to compress: not in the event loop.
-        send = self._compressed if _takes_gzip(request) else self._bundle
-        return await asyncio.to_thread(send, register, tile)
+        return await _bundle(self._ledger.reader(register), tile, packed=_takes_gzip(request))
 
     def _checkpoint(self, register: str, signed: SignedCheckpoint) -> Response:
         """Return the latest sealed checkpoint; where no witness is asked, the latest signed one."""
@@ -174,18 +179,6 @@ class _Endpoint:
         if sealed is None:
             raise HTTPException(404, "no checkpoint of this register is sealed yet")
         return PlainTextResponse(sealed.note, headers={"Cache-Control": NO_STORE})
-
-    def _bundle(self, register: str, bundle: Bundle) -> Response:
-        response = _immutable(self._ledger.reader(register).bundle(bundle))
-        response.headers["Vary"] = "Accept-Encoding"
-        return response
-
-    def _compressed(self, register: str, bundle: Bundle) -> Response:
-        data = self._ledger.reader(register).bundle(bundle)
-        response = _immutable(gzip.compress(data, _GZIP_LEVEL, mtime=0))
-        response.headers["Vary"] = "Accept-Encoding"
-        response.headers["Content-Encoding"] = "gzip"
-        return response
 
     async def registers(self, _request: Request) -> Response:
         """Answer for `/registers.json`: the operator's word (formats.md, section 17)."""
@@ -307,8 +300,40 @@ def _takes_gzip(request: Request) -> bool:
     return weights["gzip"] > 0
 
 
+async def _bundle(reader: RegisterReader, bundle: Bundle, *, packed: bool) -> Response:
+    """Answer with a bundle: whole where it is small, else piece by piece, as it is taken."""
+    headers = {"Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if packed else {})}
+    pieces = _pieces(reader, bundle, packed)
+    begun = b""
+    while len(begun) < _WHOLE:
+        # To read, and perhaps to compress: not in the event loop.
+        piece = await asyncio.to_thread(next, pieces, None)
+        if piece is None:
+            return Response(begun, headers=_FOR_EVER | headers)
+        begun += piece
+
+    async def taken() -> AsyncIterator[bytes]:
+        yield begun
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+    return StreamingResponse(taken(), headers=_FOR_EVER | headers)
+
+
+def _pieces(reader: RegisterReader, bundle: Bundle, packed: bool) -> Iterator[bytes]:
+    """Yield a bundle, up to 16 MiB, in pieces of at most 2: who reads slowly has us hold no more than some."""
+    begin = bundle.index * TILE_WIDTH
+    entries = reader.entries(begin, begin + bundle.width)
+    packing = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT) if packed else None
+    while group := tuple(islice(entries, READ_AHEAD)):
+        data = encode_bundle(group)
+        yield packing.compress(data) if packing else data
+    if packing:
+        yield packing.flush()
+
+
 def _immutable(data: bytes) -> Response:
-    return Response(data, headers={"Content-Type": _OCTETS, "Cache-Control": IMMUTABLE})
+    return Response(data, headers=_FOR_EVER)
 
 
 def _text(status: int, text: str, headers: Any = None) -> Response:

@@ -1,4 +1,4 @@
-"""Connections that do not wait for ever for a request: whoever opens all of them would shut everybody out."""
+"""Connections that wait for nobody for ever: whoever opens all of them would shut everybody out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEADER_SECONDS: Final = 10.0
 """How long a connection may take to bring the whole head of a request, from its start or the last answer."""
 
+TAKE_SECONDS: Final = 30.0
+"""How long a caller may take nothing of what waits to be sent, at most some megabytes: then he is left."""
+
 
 class Impatient(H11Protocol):
     """Uvicorn's HTTP/1.1, which by itself limits only the silence between two requests."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
@@ -35,6 +39,24 @@ class Impatient(H11Protocol):
         """Wait no more."""
         super().connection_lost(exc)
         self._stop_waiting()
+        self._taken()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the caller to take what was sent."""
+        super().pause_writing()
+        self._taken()
+        # Not `close`, which would wait until it is taken.
+        self._untaken = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Send on."""
+        super().resume_writing()
+        self._taken()
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

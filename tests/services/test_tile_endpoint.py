@@ -23,6 +23,8 @@ from ledger.checkpoints import open_checkpoint
 from ledger.governing import GOVERNING
 from ledger.stores.memory import MemoryStore
 from ledger.stores.sqlite import SqliteStore
+from ledger.tiles import Bundle
+from services import tile_endpoint
 from services.tile_endpoint import Readiness, build_app
 from tests.support.ledgers import (
     DEPARTMENT,
@@ -297,6 +299,7 @@ async def raw(site: Site, place: str) -> httpx.Response:
     return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
 
 
+@pytest.mark.parametrize("whole", [tile_endpoint._WHOLE, 1_000], ids=["whole", "in pieces"])
 @pytest.mark.parametrize(
     ("accepted", "coding"),
     [
@@ -311,11 +314,12 @@ async def raw(site: Site, place: str) -> httpx.Response:
     ],
 )
 async def test_entry_bundles_are_compressed_for_who_accepts_it(
-    site: Site, accepted: str, coding: str | None
+    site: Site, monkeypatch: pytest.MonkeyPatch, accepted: str, coding: str | None, whole: int
 ) -> None:
     """If false, a client would get bytes that it cannot read, or the wire would carry ten times as many."""
+    monkeypatch.setattr(tile_endpoint, "_WHOLE", whole)
     site.held.fill(300)
-    plain = await site.get(f"{LOG}/tile/entries/000")
+    plain = site.held.ledger.reader(REGISTER).bundle(Bundle(0))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(site.app), base_url="http://daybook.test"
     ) as client:
