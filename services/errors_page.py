@@ -41,6 +41,8 @@ the answer is the state reached: pending is an answer, not an error.
 - With less than 20 ms left when they arrive they are not begun: DEADLINE_EXCEEDED, ErrorInfo reason
   `DEADLINE_EXCEEDED`. Nothing was changed.
 
+A request of any call that has not come in whole after 20 seconds is not begun: DEADLINE_EXCEEDED as well.
+
 ## Answers that gRPC itself gives
 
 These have no ErrorInfo, because the call did not reach Daybook, or its answer did not reach you.

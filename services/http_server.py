@@ -53,8 +53,8 @@ async def started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.005)
 
 
-def http_config(app: Any, settings: HttpSettings) -> uvicorn.Config:
-    """Return how an application is served."""
+def http_config(app: Any, settings: HttpSettings | None = None, most: int = MAX_HTTP) -> uvicorn.Config:
+    """Return how an application is served, with TLS as the settings say; `most` connections at once."""
     return uvicorn.Config(
         app,
         http=Impatient,
@@ -62,10 +62,10 @@ def http_config(app: Any, settings: HttpSettings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
+        ssl_certfile=settings.tls_certificate if settings else None,
+        ssl_keyfile=settings.tls_key if settings else None,
         timeout_graceful_shutdown=2,
-        limit_concurrency=MAX_HTTP,
+        limit_concurrency=most,
     )
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -17,19 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from services.settings import split_address
-from services.witness.connections import Impatient
+from services.http_server import Http, bound, http_config
+
+MAX_OPS: Final = 64
+"""Connections at once."""
 
 Readiness = Callable[[], Mapping[str, Any]]
 """Tells how a service stands; its member `ready` decides between 200 and 503."""
-
-
-class _Http(uvicorn.Server):
-    """Uvicorn, leaving signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @asynccontextmanager
@@ -48,27 +39,10 @@ async def ops_endpoint(address: str, registry: CollectorRegistry, readiness: Rea
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from error
-        bound.listen(64)
-        config = uvicorn.Config(
-            app,
-            http=Impatient,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=64,
-        )
-        server = _Http(config)
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
-        taken_host, taken_port = bound.getsockname()[:2]
+    with bound(address) as listening:
+        server = Http(http_config(app, most=MAX_OPS))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        taken_host, taken_port = listening.getsockname()[:2]
         try:
             yield f"[{taken_host}]:{taken_port}" if ":" in taken_host else f"{taken_host}:{taken_port}"
         finally:
