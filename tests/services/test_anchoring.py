@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
 from daybook.submission.v1.submission_pb2 import WaitFor
 
+import services.serving
 from ledger.anchors import Anchored, anchored_by, satisfies
 from ledger.checkpoints import Checkpoint
 from ledger.entries import parse_entry
@@ -113,12 +115,11 @@ async def test_a_register_that_changes_all_the_time_is_anchored_at_the_interval(
     async with serving(ledger, [one, two], 0.5) as it:
         await it.until_anchored(0)
         began = asyncio.get_running_loop().time()
-        while len(anchors(it)) < 4:
+        while (found := len(anchors(it))) < 4:
             await it.register(deciding())
         seconds = asyncio.get_running_loop().time() - began
-        # The first of these may have been due at once.
-        assert seconds > 0.9
-        assert len(anchors(it)) < it.published.latest(REGISTER).size
+        # One was there when this began, and the next may have been due at once.
+        assert found <= 2 + seconds / 0.5
 
 
 async def test_only_what_is_sealed_is_anchored(
@@ -149,7 +150,7 @@ async def test_after_a_change_of_witnesses_every_register_is_anchored_once_more(
         await it.until_anchored(3)
         two.always(replies(500))
         text = policy_text(ledger, [one.witness, two.witness])
-        await it.govern("PublishPolicy", publishing(text), 2.0)
+        await it.register(publishing(text), WaitFor.WAIT_FOR_SEQUENCED)
         await asyncio.sleep(0.5)
         # Not before the new ones have sealed it.
         before = anchors(it)
@@ -199,9 +200,11 @@ async def test_without_witnesses_nothing_is_anchored(ledger: LedgerOnDisk) -> No
 
 
 async def test_a_stop_leaves_every_register_sealed_and_anchored(
-    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
+    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If false, what was registered last before a stop would be without an anchor until the next start."""
+    # As long as a busy machine may need: the stop does not wait once all is sealed.
+    monkeypatch.setattr(services.serving, "SETTLE_SECONDS", 60.0)
     async with serving(ledger, [one, two], LONG) as it:
         await it.until_anchored(0)
         await it.register(deciding(3))

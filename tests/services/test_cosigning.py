@@ -226,7 +226,8 @@ async def test_without_the_quorum_nothing_is_sealed_until_the_witness_cosigns_ag
     ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness, behaviour: Behaviour, why: str
 ) -> None:
     """If false, a misbehaving witness would stop the ledger, or be done without in silence."""
-    async with witnessed(ledger.root, witness_seconds=0.5) as it:
+    # Where nobody hangs, none runs out of time; and where one does, the other has as long as a stall lasts.
+    async with witnessed(ledger.root, witness_seconds=6.0 if behaviour is hangs else 20.0) as it:
         await asking(it, ledger, [one, two])
         assert {each.trouble for each in it.cosigner.standings()} == {None}
         two.always(behaviour)

@@ -151,7 +151,7 @@ async def test_http_serves_the_latest_sealed_checkpoint_and_none_before_there_is
     two.always(replies(500))
     async with served(ledger.root) as it:
         text = policy_text(ledger, [one.witness, two.witness])
-        await it.govern("PublishPolicy", publishing(text), 2.0)
+        await it.register(publishing(text), WaitFor.WAIT_FOR_SEQUENCED)
         response = await it.get(f"/logs/{REGISTER}/checkpoint")
         assert response.status_code == 404
         assert "sealed" in response.text

@@ -14,12 +14,18 @@ from daybook.registration.v1 import registration_service_pb2 as pb
 from daybook.submission.v1.submission_pb2 import Acknowledgement, State, WaitFor
 
 from ledger.governing import GOVERNING
+from ledger.ledger import Appended
+from ledger.own_records import checkpoint_anchored
 from ledger.receipt_file import Receipt
 from ledger.receipts import FindingKind, VerifiedReceipt, verify_receipt
 from ledger.witnessing import Policy, judge
 from services.client.answers import AnswerVerifier, Promised, Registered
 from services.client.client import connect, message_of
 from services.client.signing import SignedSubmission
+from services.reached import Answer, Waiter
+from services.reached import State as Wanted
+from services.submissions import Durable
+from tests.support.calling import SECONDS
 from tests.support.command import run, run_json
 from tests.support.ledger_dir import LedgerOnDisk, opening
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER
@@ -30,6 +36,8 @@ from tests.support.witnessed import deciding, policy_text, publishing
 MAIN = f"{ORIGIN}/{REGISTER}"
 SEALED = (WaitFor.WAIT_FOR_UNSPECIFIED, WaitFor.WAIT_FOR_SEALED)
 SOONER = (WaitFor.WAIT_FOR_ACCEPTED, WaitFor.WAIT_FOR_SEQUENCED)
+HANGING = 60.0
+"""Seconds after which a stop is said to hang: it takes some 5, and more on a busy machine."""
 
 
 @asynccontextmanager
@@ -115,20 +123,31 @@ async def test_who_does_not_wait_for_the_seal_is_answered_at_once(
 @pytest.mark.parametrize("behaviour", [hangs, replies(500), replies(403)], ids=["hangs", "500", "403"])
 @pytest.mark.parametrize("seconds", [0.05, 0.6, 1.5])
 async def test_when_time_runs_out_the_state_reached_is_the_answer(
-    ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness, behaviour: Behaviour, seconds: float
+    ledger: LedgerOnDisk,
+    one: ScriptedWitness,
+    two: ScriptedWitness,
+    behaviour: Behaviour,
+    seconds: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If false, a witness that is away would turn every registration into an error."""
+    told: list[float | None] = []
+    reached = Waiter.reached
+
+    async def soon(waiter: Waiter, durable: Durable, wait_for: Wanted, left: float | None) -> Answer:
+        # Only the wait is short: the answer has all the time that it needs to travel on a busy machine.
+        told.append(left)
+        return await reached(waiter, durable, wait_for, seconds)
+
     async with serving(ledger, [one, two]) as it:
         two.always(behaviour)
         submission = deciding()
-        began = time.monotonic()
-        try:
-            answer = await it.register(submission, WaitFor.WAIT_FOR_SEALED, seconds)
-        except grpc.aio.AioRpcError:
-            # On a busy machine the answer may be on its way when so short a time is over.
-            assert seconds == 0.05
-            return
-        assert time.monotonic() - began < seconds + 0.5
+        with monkeypatch.context() as patched:
+            patched.setattr(Waiter, "reached", soon)
+            answer = await it.register(submission, WaitFor.WAIT_FOR_SEALED)
+        (left,) = told
+        assert left is not None, "the call's own deadline bounds the wait"
+        assert left < SECONDS + 1  # gRPC rounds it
         assert (answer.state, answer.no_witness) == (State.STATE_SEQUENCED, False)
         # Durable all the same: it is sealed when the witness is back, and the same answer then says so.
         two.always(honestly)
@@ -218,7 +237,7 @@ async def test_a_server_that_stops_answers_all_who_wait_with_what_was_reached(
         response = await stream.read()
         assert (response.tag, response.acknowledgement.state) == (7, State.STATE_SEQUENCED)
         await asyncio.wait({it.serving})
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < HANGING
 
 
 async def test_a_server_whose_heads_are_not_confirmed_stops_in_time(
@@ -234,7 +253,7 @@ async def test_a_server_whose_heads_are_not_confirmed_stops_in_time(
         began = time.monotonic()
         it.stop.asked.set()
         await asyncio.wait({it.serving})
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < HANGING
 
 
 # The client
@@ -251,7 +270,8 @@ async def test_the_client_waits_and_keeps_receipts_with_both_bounds_and_the_key(
             assert isinstance(answer, Registered)
             assert answer.sealed
             two.always(hangs)
-            promised = await client.submit(pending := client.sign(deciding(1).records), timeout=1.0)
+            pending = client.sign(deciding(1).records)
+            promised = await client.submit(pending, wait_for=WaitFor.WAIT_FOR_SEQUENCED)
             # The department's own policy asks for the seal: until then it holds a promise, and no proof.
             assert isinstance(promised, Promised)
             two.always(honestly)
@@ -313,9 +333,14 @@ async def test_a_receipt_at_a_larger_or_smaller_size_than_its_anchor_is_tied_to_
     ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
 ) -> None:
     """If false, an anchor of another size would prove nothing, or spoil the receipt."""
-    async with serving(ledger, [one, two], anchor_seconds=0.5) as it:
+    async with serving(ledger, [one, two]) as it:
+        await it.until_anchored(0)  # as every new register is
         for _ in range(6):
             await it.register(deciding())
+        # One anchor for all of them, however long they took.
+        sealed = await it.until_sealed(6)
+        outcome = await it.opened.sequencer.write(GOVERNING, checkpoint_anchored(sealed.note))
+        assert isinstance(outcome, Appended)
         await it.until_anchored(6)
         sizes = set()
         for index in range(6):
@@ -353,7 +378,7 @@ async def test_where_the_first_size_was_never_sealed_receipts_are_without_the_ea
     office = f"{DEPARTMENT}/permanent-secretary"
     async with serving(ledger, [one, two]) as it:
         await two.stop()
-        answer = await it.govern("OpenRegister", opening(office), 2.0)
+        answer = await it.register(opening(office), WaitFor.WAIT_FOR_SEQUENCED)
         assert answer.state == State.STATE_SEQUENCED
         await it.register(deciding(2, office), WaitFor.WAIT_FOR_SEQUENCED)
         await two.start(two.port)

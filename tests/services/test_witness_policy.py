@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
@@ -222,13 +223,16 @@ async def test_a_policy_comes_into_force_by_itself(
     ledger: LedgerOnDisk, one: ScriptedWitness, two: ScriptedWitness
 ) -> None:
     """If false, an announced policy would wait for the next governance decision, or a restart."""
+    ahead = 0.0
     async with witnessed(ledger.root) as it:
+        it.opened.policies._clock = lambda: time.time() + ahead
         await it.publish(policy_text(ledger, [one.witness]))
         await it.until_all_sealed()
-        soon = datetime.fromtimestamp(int(datetime.now(UTC).timestamp()) + 2, UTC)
-        await it.publish(policy_text(ledger, [one.witness, two.witness]), f"{soon:%Y-%m-%dT%H:%M:%SZ}")
+        later = datetime.now(UTC) + timedelta(hours=1)
+        await it.publish(policy_text(ledger, [one.witness, two.witness]), f"{later:%Y-%m-%dT%H:%M:%SZ}")
         await it.until_all_sealed()
         assert two.asked == []
+        ahead = 3_600.0
         await it.until(lambda: len(it.policy.witnesses) == 2)
         await it.until_all_sealed()
         assert two.size_of(MAIN) == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+import services.compose
 from services.compose import register_locally
 from tests.support.command import run, run_json
 from tests.support.ledger_dir import LedgerOnDisk, governing, make_ledger
@@ -19,7 +22,10 @@ def published(ledger: LedgerOnDisk, made: MadeWitness, served: RunningWitness, p
     asked = governing(
         "policy.published/1", kind="witness", name="default", text=text, effective_from="2026-01-01T00:00Z"
     )
-    register_locally(ledger.root, asked.body, asked.records, asked.signatures)
+    with pytest.MonkeyPatch.context() as patched:
+        # It is to be sealed under the new policy, also where the machine is busy.
+        patched.setattr(services.compose, "SETTLE_SECONDS", 60.0)
+        register_locally(ledger.root, asked.body, asked.records, asked.signatures)
 
 
 def test_a_receipt_that_is_not_sealed_yet_is_pending_and_no_failure(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from daybook.audit.v1 import audit_service_pb2 as pb
 from daybook.audit.v1 import audit_service_pb2_grpc as audit_rpc
 
+import services.compose
 from ledger.admission import instant
 from ledger.governing import GOVERNING
 from ledger.own_records import checkpoint_anchored
@@ -56,7 +57,10 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SealedLedger]:
         with running(it.ledger.root, it.log) as server:
             asyncio.run(fill(server.grpc, it))
         revoked = revoking(DEPARTMENT_KEY)
-        register_locally(it.ledger.root, revoked.body, revoked.records, revoked.signatures)
+        with pytest.MonkeyPatch.context() as patched:
+            # The revocation is to be sealed, also where the machine is busy.
+            patched.setattr(services.compose, "SETTLE_SECONDS", 60.0)
+            register_locally(it.ledger.root, revoked.body, revoked.records, revoked.signatures)
         yield it
 
 
