@@ -127,10 +127,10 @@ class TiledSite:
     def put(self, register: str, entries: Sequence[bytes], note: bytes) -> None:
         """Serve a register of these entries, with the tiles that they make, whatever the note says of them.
 
-        Narrower tiles that were served before stay (specs/tiles.md, section 5).
+        Narrower tiles that were served before stay (specs/tiles.md, section 5), and the checkpoint comes last:
+        whoever reads it meanwhile finds all that it speaks of.
         """
         prefix = f"/logs/{register}"
-        self.files[f"{prefix}/checkpoint"] = note
         grown = extend(EMPTY, [leaf_hash(entry) for entry in entries])
         for tile in implied(len(entries)):
             _, hashes = grown.levels[TILE_HEIGHT * tile.level]
@@ -140,6 +140,7 @@ class TiledSite:
             index = start // TILE_WIDTH
             bundle = Bundle(index, implied_width(0, index, len(entries)))
             self.files[f"{prefix}/{bundle.path()}"] = encode_bundle(entries[start : start + TILE_WIDTH])
+        self.files[f"{prefix}/checkpoint"] = note
 
     def list(self, registers: Iterable[str]) -> None:
         """Serve a list of registers."""
