@@ -43,6 +43,7 @@ from tests.support.ledgers import (
     submission,
     vkey,
 )
+from tests.support.unsynced import unsynced
 
 Answers = dict[str, Accepted]
 
@@ -57,8 +58,12 @@ class World:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def new_world(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], World]:
+def new_world(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], World]:
     """Make worlds with a ledger of one register of 60 entries and one that is about to be opened."""
+    # It is the process that dies here, not the computer.
+    unsynced(monkeypatch)
     numbers = itertools.count()
     if request.param == "memory":
 

@@ -15,6 +15,7 @@ from ledger.store import Batch, Head
 from ledger.stores.sqlite import APPLICATION_ID, STRETCH, SqliteStore
 from tests.support.batches import batch, entry, head_at, note_of
 from tests.support.small_disk import small_disk
+from tests.support.unsynced import unsynced
 
 REGISTER = "department/office"
 OTHER = "department/other-office"
@@ -316,8 +317,11 @@ def test_a_full_disk_is_told_apart_loses_nothing_and_is_left_behind(room: Room) 
 
 
 @pytest.mark.parametrize(("together", "most"), [(STRETCH, 1.06), (1, 1.35)])
-def test_little_of_the_file_is_not_entries(together: int, most: float, tmp_path: Path) -> None:
+def test_little_of_the_file_is_not_entries(
+    together: int, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """False if keeping entries wasted the pages that they lie in, as a row each does."""
+    unsynced(monkeypatch)
     random = Random(1)
     entries = [random.randbytes(random.randrange(700, 2_500)) for _ in range(1_920)]
     store = SqliteStore(tmp_path / "store")

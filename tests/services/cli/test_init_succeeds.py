@@ -27,6 +27,7 @@ from tests.support.command import run, run_json
 from tests.support.ledger_dir import LedgerOnDisk, governing, make_ledger
 from tests.support.ledger_story import WITNESSES
 from tests.support.ledgers import DEPARTMENT, EPOCH, ORIGIN, REGISTER
+from tests.support.unsynced import unsynced
 
 SECOND = f"{DEPARTMENT}/permanent-secretary"
 NEW = "ledger-2.test"
@@ -181,8 +182,11 @@ def test_the_successor_has_another_origin_and_the_old_ledger_is_at_rest(
     assert not new.exists()
 
 
-def test_what_a_record_does_not_hold_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_a_record_does_not_hold_is_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """False if a ledger of many offices could not be succeeded, or notes went missing without a word."""
+    unsynced(monkeypatch)
     names = [f"{DEPARTMENT}/{'very-' * 14}long-named-office-{number:03}" for number in range(200)]
     old = make_ledger(tmp_path / "old", names)
     told = run_json("init", tmp_path / "new", "--origin", NEW, "--succeeds", old.root)["succeeds"]
