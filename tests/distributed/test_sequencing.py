@@ -56,7 +56,7 @@ class Partition:
             self.work.take(Delivery(message, partial(self.acknowledged.append, offset)))
 
     async def until(self, told: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not told():
             assert time.monotonic() < end, self
             await asyncio.sleep(0.01)
@@ -178,7 +178,17 @@ async def test_after_a_commit_of_many_entries_the_next_gathers(
 ) -> None:
     """Under load, each message costs all services a commit of its own."""
     monkeypatch.setattr(sequencing, "_MANY", 1)
-    monkeypatch.setattr(sequencing, "_GATHER", 1.0)
+    monkeypatch.setattr(sequencing, "_GATHER", 3600.0)
+    gathering, gathered, sleep = asyncio.Event(), asyncio.Event(), asyncio.sleep
+
+    async def gather_as_told(seconds: float) -> None:
+        if seconds != sequencing._GATHER:
+            await sleep(seconds)
+            return
+        gathering.set()
+        await gathered.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", gather_as_told)
     batches: list[int] = []
     async with at_work(fresh_database, signer) as partition:
         append = partition.work.writer.append
@@ -190,10 +200,12 @@ async def test_after_a_commit_of_many_entries_the_next_gathers(
         monkeypatch.setattr(partition.work.writer, "append", counted)
         take(partition, *messages[:-2])
         await until_signed(partition, len(messages) - 2)
+        await partition.until(gathering.is_set)
         take(partition, messages[-2])
         # Time enough for a commit, were one begun.
         await asyncio.sleep(0.3)
         take(partition, messages[-1])
+        gathered.set()
         await until_signed(partition, len(messages))
     assert batches == [len(messages) - 2, 2]
 

@@ -172,6 +172,10 @@ def test_a_killed_server_leaves_all_of_a_commit_or_nothing(
 
                     patched.setattr(postgres_module, moment, killed)
                 else:
+                    # One by itself: where a commit takes long, the kill may come before any other is done.
+                    advance = step(held, REGISTER, 10, size)
+                    store.commit_log([batch(REGISTER, size or None, size + 10)], advance)
+                    held, size = advance.after, size + 10
                     wall.start()
                 held, size = commit_until_it_fails(store, held, size)
             if not moment:
