@@ -94,6 +94,7 @@ def walked_parts() -> Iterator[tuple[str, list[Step]]]:
 
 
 @pytest.mark.journey
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize(
     ("name", "part"), [pytest.param(*each, id=f"{each[0]}-{each[1][0].line}") for each in walked_parts()]
 )

@@ -47,7 +47,7 @@ _FENCE: Final = re.compile(
 _READY: Final = re.compile(r"^daybook ready \S+ grpc=(\S+) http=(\S+)$", re.MULTILINE)
 
 _AGAIN: Final = "<!-- begin again -->\n"
-_LONGEST: Final = 200.0
+_LONGEST: Final = 1_500.0
 """Seconds that one part may take."""
 
 _BEGIN: Final = "\x1e begin "
