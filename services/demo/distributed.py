@@ -145,6 +145,8 @@ def _settings(folder: Path, broker: Kafka, database: Postgres) -> Mapping[str, s
         "LOG_KEY": str(folder / "ledger/keys/log"),
         "ACKNOWLEDGEMENT_KEY": str(folder / "ledger/keys/acknowledgements"),
         "SIGNER_MARKS": str(folder / "signer.marks"),
+        # Every service must end in order here, also where the disk is slow.
+        "GRACE_SECONDS": "60",
     }
     return {f"DAYBOOK_{name}": value for name, value in told.items()}
 

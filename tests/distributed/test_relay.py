@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,21 +79,13 @@ async def test_what_waits_and_what_comes_goes_out_in_order(ground: Ground, store
         assert relay.terminate() == 0
 
 
-async def test_a_note_is_on_the_topic_within_milliseconds(ground: Ground, store: PostgresStore) -> None:
-    """False if news waited for the poll: a note must be there soon after its transaction."""
-    with service(ground, "relay"):
+async def test_a_note_does_not_wait_for_the_next_look(ground: Ground, store: PostgresStore) -> None:
+    """False if news waited for the poll: here none comes in time."""
+    with service(ground, "relay", constants={"services.distributed.relay_service.POLL": 600.0}):
         async with Topic(ground, CHECKPOINTS) as topic:
-            publish(store, 1)
-            await topic.until(len(REGISTERS))
-            took = []
-            for size in range(2, 42):
+            for size in range(1, 21):
                 await asyncio.to_thread(publish, store, size)
-                began = time.monotonic()
                 await topic.until(size * len(REGISTERS))
-                took.append(time.monotonic() - began)
-            print(f"p50 {statistics.median(took) * 1000:.1f} ms, max {max(took) * 1000:.1f} ms")
-            # The poll alone would take half a second on average.
-            assert statistics.median(took) < 0.2
 
 
 async def test_a_killed_relay_repeats_and_loses_nothing(ground: Ground, store: PostgresStore) -> None:

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -35,7 +35,7 @@ from ledger.stores.memory import MemoryStore
 from ledger.stores.postgres import PostgresStore, migrate
 from services.distributed.partitions import partition_of
 from services.distributed.settings import DistributedSettings
-from services.distributed.signing import SignerClient
+from services.distributed.signing import SignerAwayError, SignerClient
 from services.distributed.topics import create_topics
 from services.ledger_files import write_key_pair
 from services.local.ports import free_port
@@ -139,6 +139,13 @@ class World:
         finally:
             await consumer.stop()
 
+    async def until_committed(self, ends: Mapping[int, int]) -> None:
+        """Wait until the group has committed all: a process that ends is given little time for it."""
+        end = time.monotonic() + PATIENCE
+        while {number: offset or 0 for number, offset in (await self.committed()).items()} != ends:
+            assert time.monotonic() < end, f"not committed: {ends}"
+            await asyncio.sleep(0.05)
+
     def ends(self) -> dict[int, int]:
         """Return how many messages each partition has, when all are sent."""
         found = dict.fromkeys(range(PARTITIONS), 0)
@@ -202,10 +209,12 @@ class World:
             end = time.monotonic() + PATIENCE
             while store.unsigned():
                 assert time.monotonic() < end, f"not signed: {store.unsigned()}"
-                marks = await client.marks()
-                await client.confirm(
-                    [mark.checkpoint for mark in marks.by_origin.values() if not mark.confirmed]
-                )
+                # On a slow disk a call waits behind those of the sequencer for longer than it may.
+                with suppress(SignerAwayError):
+                    marks = await client.marks()
+                    await client.confirm(
+                        [mark.checkpoint for mark in marks.by_origin.values() if not mark.confirmed]
+                    )
                 await asyncio.sleep(0.05)
             for register, head in store.heads().items():
                 note = store.note(register, head.size)
@@ -269,6 +278,7 @@ async def test_messages_become_signed_notes_in_the_outbox(world: World, signer: 
             store.close()
         assert sent == set(world.expected.heads())
         assert process.standing()["ready"]
+        await world.until_committed(world.ends())
         assert process.terminate() == 0
     assert world.positions() == world.ends()
     assert await world.committed() == {number: end or None for number, end in world.ends().items()}
@@ -290,6 +300,7 @@ async def test_the_group_s_offset_decides_nothing(world: World, signer: ServiceP
         await world.until_all()
         await world.until_signed()
         alarms = process.metrics()["daybook_sequencer_gap_alarms_total"]
+        await world.until_committed(ends)
         assert process.terminate() == 0
     assert world.positions() == ends
     assert await world.committed() == {number: end or None for number, end in ends.items()} | (
@@ -458,7 +469,7 @@ async def test_a_topic_that_could_lose_messages_is_not_worked_with(world: World,
 @needs_kafka
 async def test_a_rebalance_that_does_not_end_ends_the_process(world: World, signer: ServiceProcess) -> None:
     """Whoever waits for partitions in vain calls itself ready, and is never started anew."""
-    patient, brief = {"session_seconds": 120}, {"session_seconds": 3, "stall_seconds": 2}
+    patient, brief = {"session_seconds": 120}, {"session_seconds": 6, "stall_seconds": 10}
     with sequencer(world, "two", **brief) as two, sequencer(world, "one", **patient) as one:
         await until(lambda: 0 < len(two.standing()["partitions"]) < PARTITIONS)
         # Kafka waits for it until its session is over: nobody is given anything before.
@@ -477,17 +488,20 @@ async def test_a_rebalance_that_does_not_end_ends_the_process(world: World, sign
 @needs_kafka
 async def test_whoever_has_no_partition_is_ready_and_stays(world: World, signer: ServiceProcess) -> None:
     """One process more than there are partitions is taken for one that Kafka has forgotten."""
-    with ExitStack() as stack:
-        all_of_them = [
-            stack.enter_context(sequencer(world, f"{number}", stall_seconds=1, session_seconds=2))
-            for number in range(PARTITIONS + 1)
-        ]
-        await until(lambda: {len(each.standing()["partitions"]) for each in all_of_them} == {0, 1})
-        idle = next(each for each in all_of_them if not each.standing()["partitions"])
-        await until(lambda: bool(idle.standing()["ready"]))
-        with pytest.raises(subprocess.TimeoutExpired):
-            idle.process.wait(6)
-        assert idle.standing()["ready"]
+    prefix = f"one-{world.settings['topic_prefix']}"
+    await create_topics(str(world.settings["kafka"]), 1, prefix=prefix)
+    # Time for a slow disk to open the partition in, and less together than is waited below.
+    brief = {"session_seconds": 6, "stall_seconds": 10}
+    with world.another_database() as database:
+        alone = {"topic_prefix": prefix, "partitions": 1, "database": database, **brief}
+        with sequencer(world, "one", **alone) as one, sequencer(world, "two", **alone) as two:
+            both = [one, two]
+            await until(lambda: {len(each.standing()["partitions"]) for each in both} == {0, 1})
+            idle = next(each for each in both if not each.standing()["partitions"])
+            await until(lambda: bool(idle.standing()["ready"]))
+            with pytest.raises(subprocess.TimeoutExpired):
+                await asyncio.to_thread(idle.process.wait, 20)
+            assert idle.standing()["ready"]
 
 
 def most_memory(pid: int) -> int:
@@ -587,17 +601,17 @@ async def test_the_signer_may_be_away(world: World) -> None:
 
 async def test_a_signer_that_does_not_answer_holds_nobody_up(world: World, signer: ServiceProcess) -> None:
     """Each commit waits for a signer that is stuck."""
-    with sequencer(world) as process:
+    # Whoever waits for a call of the signer waits for longer than this test.
+    endless = {"services.distributed.signing._PATIENCE": 3600.0}
+    with running("sequencer", world.settings, world.log("sequencer"), endless) as process:
         await world.send(world.blocks[:3])
         await world.until_signed()
         signer.process.send_signal(signal.SIGSTOP)
         try:
-            begin = time.monotonic()
             for block in world.blocks[3:]:
                 done = sum(world.positions().values())
                 await world.send([block])
                 await world.until(has_done(done + 1), "one more")
-            assert time.monotonic() - begin < len(world.blocks), "a call of the signer takes five seconds"
         finally:
             signer.process.send_signal(signal.SIGCONT)
         await world.until_signed()

@@ -35,6 +35,7 @@ from services.ledger_files import LedgerDirectory
 from services.local.ports import free_port
 from services.local.postgres import create_database
 from tests.support.ledger_dir import LedgerOnDisk
+from tests.support.service_process import GRACE
 
 DAYBOOK: Final = [sys.executable, "-m", "services.cli"]
 WRITING: Final = ("signer", "relay", "cosigner", "sequencer", "registration")
@@ -94,7 +95,7 @@ class Running:
     def terminate(self) -> int:
         """SIGTERM; return the exit status."""
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -210,7 +211,7 @@ class DistributedLedger:
                 running.resume()
                 running.process.terminate()
                 try:
-                    running.process.wait(30)
+                    running.process.wait(120)
                 except subprocess.TimeoutExpired:
                     running.kill()
 
@@ -315,6 +316,7 @@ def distributed_ledger(
             "SIGNER": f"127.0.0.1:{free_port()}",
             "SIGNER_MARKS": str(root / "signer.marks"),
             "ANCHOR_SECONDS": "2",
+            "GRACE_SECONDS": str(GRACE),
             **{key.upper(): value for key, value in settings.items()},
         },
     )

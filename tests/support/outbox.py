@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,8 @@ from ledger.stores.postgres import APPLICATION_ROLE, READER_ROLE, PostgresStore,
 from services.distributed.projection import migrate_projection
 from services.distributed.settings import DistributedSettings
 from services.distributed.topics import create_topics
+from tests.support.patched import daybook
+from tests.support.service_process import GRACE
 
 PARTITIONS: Final = 4
 PATIENCE: Final = 60.0
@@ -104,7 +105,7 @@ class Process:
     def terminate(self) -> int:
         """SIGTERM; return the exit status."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     async def readiness(self) -> tuple[int, dict[str, Any]]:
         """Return the status and body of /readyz."""
@@ -113,14 +114,23 @@ class Process:
 
 
 @contextmanager
-def service(ground: Ground, name: str, *options: str, **settings: object) -> Iterator[Process]:
-    """Run `daybook run NAME` until the block ends, and wait until it is ready."""
+def service(
+    ground: Ground,
+    name: str,
+    *options: str,
+    constants: Any = None,
+    **settings: object,
+) -> Iterator[Process]:
+    """Run `daybook run NAME`, with `constants` as `patched` sets them, and wait until it is ready.
+
+    It is killed when the block ends.
+    """
     log = ground.folder / f"{name}-{time.monotonic_ns()}.log"
     told = {f"DAYBOOK_{key.upper()}": str(value) for key, value in settings.items()}
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "run", name, *options, "--json"],
-            env={**os.environ, **ground.environment, **told},
+            [*daybook(constants or {}), "run", name, *options, "--json"],
+            env={**os.environ, "DAYBOOK_GRACE_SECONDS": str(GRACE), **ground.environment, **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
+
+from tests.support.patched import daybook
+
+GRACE: Final = 60.0
+"""Seconds that a service has for its end: on a slow machine the default is too short for one in order."""
 
 
 @dataclass(slots=True)
@@ -46,17 +50,19 @@ class ServiceProcess:
     def terminate(self) -> int:
         """SIGTERM; return the exit status."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
-def launch(service: str, settings: Mapping[str, object], log: Path) -> subprocess.Popen[str]:
-    """Start a service and return at once; its stdout is a pipe."""
+def launch(
+    service: str, settings: Mapping[str, object], log: Path, constants: Mapping[str, object] | None = None
+) -> subprocess.Popen[str]:
+    """Start a service, with `constants` as `patched` sets them, and return at once; its stdout is a pipe."""
     told = {f"DAYBOOK_{name.upper()}": str(value) for name, value in settings.items()}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
     with log.open("a", encoding="utf-8") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "run", service, "--json"],
-            env={**clean, **told},
+            [*daybook(constants or {}), "run", service, "--json"],
+            env={**clean, "DAYBOOK_GRACE_SECONDS": str(GRACE), **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -65,9 +71,11 @@ def launch(service: str, settings: Mapping[str, object], log: Path) -> subproces
 
 
 @contextmanager
-def running(service: str, settings: Mapping[str, object], log: Path) -> Iterator[ServiceProcess]:
+def running(
+    service: str, settings: Mapping[str, object], log: Path, constants: Mapping[str, object] | None = None
+) -> Iterator[ServiceProcess]:
     """Run a service that becomes ready while the block runs; kill what is left of it."""
-    process = launch(service, settings, log)
+    process = launch(service, settings, log, constants)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
