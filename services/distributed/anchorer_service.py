@@ -136,6 +136,12 @@ async def _work(
     anchorer = Anchorer(view, published, LogWriter(view, store, log, registry), settings.anchor_seconds)
     app = stream_app(settings, NAME)
     agent = NoteAgent(app, settings, follower.take)
+
+    async def anchor_the_last() -> None:
+        # News of what was sealed a moment ago may still be under way.
+        await follower.look()
+        await anchorer.anchor()
+
     async with log.started(), follower.fed() as following:
         for part in (agent.run, lambda: following):
             app.task(running.part(part))
@@ -147,6 +153,6 @@ async def _work(
             finally:
                 await cancel([anchoring])
             # Where it cannot be done now, the next start does it.
-            await running.finish("the last anchors", anchorer.anchor())
+            await running.finish("the last anchors", anchor_the_last())
         finally:
             await running.finish("goodbye to Kafka", app.stop())

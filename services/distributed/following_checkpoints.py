@@ -170,6 +170,11 @@ class CheckpointFollower:
             except StoreError as error:
                 _log.warning("the store cannot be read", why=str(error), age=round(self.age, 1))
 
+    async def look(self) -> None:
+        """Take in whatever the store has by now, and what was sealed of it. Raises StoreError."""
+        self._seals_at = self._clock()
+        await self._read()
+
     async def _read(self) -> None:
         """Take in whatever the store has that is not shown. Raises StoreError."""
         began = self._clock()

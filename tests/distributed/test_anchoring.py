@@ -24,7 +24,7 @@ from ledger.records import parse_record
 from services.distributed.partitions import partition_of
 from tests.support.brokers import SharedKafka
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER, decision, submission
-from tests.support.outbox import PARTITIONS, Ground, Topic, service
+from tests.support.outbox import PARTITIONS, Ground, Process, Topic, service
 from tests.support.postgres_ledger import PostgresLedger
 from tests.support.witnesses import Witnesses
 
@@ -99,6 +99,7 @@ async def test_what_is_sealed_is_anchored_once(ledger: PostgresLedger) -> None:
             anchorer.kill()
         # What was anchored is not anchored again by the next one; what was not, at the end at the latest.
         with service(ground, "anchorer", anchor_seconds=300) as anchorer:
+            await until_active(anchorer)
             await register(ledger, 3, 4)
             await until_cosigned(ledger, 5)
             assert await asyncio.to_thread(anchorer.terminate) == 0
@@ -116,6 +117,33 @@ async def until_cosigned(ledger: PostgresLedger, size: int) -> None:
     while len(list(ledger.store.cosigned(REGISTER, size, size + 1))) < 2:
         assert time.monotonic() < deadline, f"{size} is not sealed: {ledger.store.heads()}"
         await asyncio.sleep(0.05)
+
+
+async def until_active(anchorer: Process) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (await anchorer.readiness())[1]["role"] != "active":
+        assert time.monotonic() < deadline, "it stands by"
+        await asyncio.sleep(0.05)
+
+
+async def test_what_nobody_has_told_of_is_anchored_at_a_stop(ledger: PostgresLedger) -> None:
+    """False if the last anchors left out what was sealed a moment before, of which no news had come yet."""
+    ground = ledger.ground
+    # It looks into the store at its start, and then lives on what the relay tells.
+    seldom = {"services.distributed.following_checkpoints.LOOK_AGAIN": 600.0}
+    with ExitStack() as stack:
+        for name in ("signer", "cosigner", "sequencer"):
+            stack.enter_context(service(ground, name))
+        relay = stack.enter_context(service(ground, "relay"))
+        with service(ground, "anchorer", constants=seldom, anchor_seconds=1) as anchorer:
+            await until_anchored(ledger, 0)
+            await register(ledger, 0, 1, 2)
+            await until_anchored(ledger, 0, 3)
+            relay.kill()
+            await register(ledger, 3, 4)
+            await until_cosigned(ledger, 5)
+            assert await asyncio.to_thread(anchorer.terminate) == 0
+        await until_anchored(ledger, 0, 3, 5)
 
 
 async def test_two_anchorers_write_once(ledger: PostgresLedger) -> None:
