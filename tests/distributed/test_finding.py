@@ -321,6 +321,7 @@ async def test_times_are_the_witnesses_and_another_profile_begins_anew(
                 for each in range(3):
                     await grown(ledger, range(10 * each, 10 * each + 10))
                     await until_standing(projector, lambda told: told["behind"] == 0)
+                await until_cosigned(ledger)
                 expected = embedded(ledger.store, tmp_path / "embedded")
                 await audit.until(expected)
                 late = [each for each in expected[REGISTER][1] if each["detection"] == "DET-01"]
@@ -328,12 +329,22 @@ async def test_times_are_the_witnesses_and_another_profile_begins_anew(
                 assert all(each["inputs"]["not_before"] for each in late)
                 await publish_profile(ledger, without="nccc_origin")
                 await until_standing(projector, lambda told: "mine/" in told["profile"] and not told["behind"])
+                await until_cosigned(ledger)
                 after = embedded(ledger.store, tmp_path / "embedded")
                 await audit.until(after)
     finally:
         ledger.close()
     assert "DET-05" in {each["detection"] for each in expected[REGISTER][1]}
     assert "DET-05" not in {each["detection"] for each in after[REGISTER][1]}
+
+
+async def until_cosigned(ledger: PostgresLedger) -> None:
+    """Wait until both witnesses' cosignatures of every head are kept: times rest on them."""
+    deadline = time.monotonic() + PATIENCE
+    for register, head in ledger.store.heads().items():
+        while len(list(ledger.store.cosigned(register, head.size, head.size + 1))) < 2:
+            assert time.monotonic() < deadline, f"{register} at {head.size} is not sealed"
+            await asyncio.sleep(0.05)
 
 
 async def test_detections_that_fail_hold_up_no_counting_and_are_told(
