@@ -41,6 +41,7 @@ from tests.support.server_process import (
     Server,
     assert_fsck_finds_nothing,
     launch,
+    leave_sealed,
     running,
 )
 from tests.support.witness_process import make_witness, witnessing
@@ -168,6 +169,7 @@ def test_an_older_copy_is_stopped_by_the_witnesses_and_catches_up_from_an_export
             run("export", ledger.root, tmp_path / "while.export")
             asyncio.run(register_sealed(server, policy, signed([7])))
             assert server.terminate() == 0
+        leave_sealed(ledger.root, log)
         run("export", ledger.root, tmp_path / "last.export")
         witnesses_know = sizes(ledger.directory)
 

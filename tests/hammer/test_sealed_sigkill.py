@@ -19,7 +19,7 @@ from tests.support.journal import Held, compare
 from tests.support.ledgers import DEPARTMENT_KEY, ORIGIN, REGISTER
 from tests.support.load import Load
 from tests.support.sealed_ledger import NAMES, SealedLedger, sealed_ledger
-from tests.support.server_process import Server, assert_fsck_finds_nothing, running
+from tests.support.server_process import Server, assert_fsck_finds_nothing, leave_sealed, running
 
 pytestmark = [pytest.mark.hammer, pytest.mark.timeout(3_600)]
 
@@ -54,6 +54,7 @@ async def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing
     with running(sealed.ledger.root, sealed.log) as server:
         await ask_again(load, server)
         assert await asyncio.to_thread(server.terminate) == 0
+    await asyncio.to_thread(leave_sealed, sealed.ledger.root, sealed.log)
     check(sealed, load)
 
 
@@ -76,6 +77,7 @@ async def test_a_witness_that_is_killed_again_and_again_costs_nothing_but_time(s
         await ask_again(load, server)
         assert await asyncio.to_thread(server.terminate) == 0, server.errors()
         assert "lost its state" not in server.errors()
+    await asyncio.to_thread(leave_sealed, sealed.ledger.root, sealed.log)
     check(sealed, load)
 
 
@@ -99,7 +101,6 @@ def check(sealed: SealedLedger, load: Load) -> None:
         assert cosigned.keys() == {f"{ORIGIN}/{register}" for register in held}, name
         for register, one in held.items():
             checkpoint = cosigned[f"{ORIGIN}/{register}"]
-            # A graceful stop has left everything sealed by both.
             assert checkpoint.size == len(one.entries)
             assert checkpoint.root == one.tree.frontier(checkpoint.size).root()
     assert_fsck_finds_nothing(sealed.ledger.root)

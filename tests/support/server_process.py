@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 DAYBOOK: Final = str(Path(sys.executable).with_name("daybook"))
@@ -22,6 +24,9 @@ DAYBOOK: Final = str(Path(sys.executable).with_name("daybook"))
 
 ANY_PORT: Final = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
 """Options for any two free ports."""
+
+PATIENCE: Final = 120.0
+"""Seconds after which it is given up that the witnesses cosign everything."""
 
 _READY: Final = re.compile(r"daybook ready origin=(\S+) grpc=(\S+) http=(\S+)\n")
 
@@ -114,6 +119,18 @@ def running(
         server.kill()
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+def leave_sealed(directory: Path, log: Path) -> None:
+    """Serve a ledger until all of it is sealed, and kill the server: a stop waits for that only so long."""
+    with pytest.MonkeyPatch.context() as patched:
+        # An anchor would be one more entry to be sealed.
+        patched.setenv("DAYBOOK_ANCHOR_SECONDS", "86400")
+        with running(directory, log) as server:
+            end = time.monotonic() + PATIENCE
+            while not httpx.get(f"http://{server.http}/readyz", timeout=60).json()["witnesses"]["quorum_met"]:
+                assert time.monotonic() < end, f"not sealed in {PATIENCE:.0f} s"
+                time.sleep(0.05)
 
 
 def refusal(directory: Path, log: Path, options: Sequence[str] = ANY_PORT) -> NotServingError:
