@@ -54,7 +54,7 @@ class Cosigner:
     ) -> None:
         self.published = published
         self.handed_over = asyncio.Event()
-        """Set while every witness that was ever asked holds the policy that followed its own."""
+        """Set while, as far as `run` knows, all who were ever asked hold what followed the policy that did."""
         self._history = history
         self._store = ledger.store
         self._growing = growing
@@ -97,6 +97,13 @@ class Cosigner:
             if each.key == witness.key and each.url is not None
         ]
         return list(dict.fromkeys(held))
+
+    async def until_handed_over(self) -> None:
+        """Wait until every witness that was ever asked holds the policy that followed its own."""
+        if any(self._leaving(self._history())):
+            # `run` has yet to come to a policy that was published just now.
+            self.handed_over.clear()
+        await self.handed_over.wait()
 
     async def run(self) -> None:
         """Follow every register. Raises SplitViewError where a witness knows a longer or another history.

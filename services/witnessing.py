@@ -139,7 +139,7 @@ async def until_handed_over(cosigner: Cosigner, seconds: float) -> bool:
     """Wait until the witnesses of earlier policies hold what followed, for at most `seconds`; tell whether."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await cosigner.handed_over.wait()
+            await cosigner.until_handed_over()
     return cosigner.handed_over.is_set()
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from ledger.governing import GOVERNING
 from services.compose import Embedded, embedded
 from services.witness_policy import PolicyInForce
+from services.witnessing import until_handed_over
 from tests.services.test_confirming import sealed_at, signed, stops
 from tests.support.ledger_dir import LedgerOnDisk
 from tests.support.ledgers import ORIGIN, REGISTER
-from tests.support.scripted_witness import ScriptedWitness, hangs, honestly
-from tests.support.witnessed import copied, policy_text, witnessed
+from tests.support.scripted_witness import ScriptedWitness, hangs, honestly, waits_for
+from tests.support.witnessed import PATIENCE, copied, policy_text, witnessed
 
 BEFORE_ALL = 1_000_000_000.0
 """A clock that has lost its time, POSIX seconds."""
@@ -36,9 +37,27 @@ async def test_whom_a_new_policy_does_not_ask_any_more_is_told_of_it(
         await it.publish(policy_text(ledger, [two.witness]))
         await it.add(2)
         await it.until_sealed(5)
-        await it.until(it.cosigner.handed_over.is_set)
+        assert await until_handed_over(it.cosigner, PATIENCE)
     error = await stops(backup)
     assert f"{ORIGIN}/{GOVERNING}" in str(error)
+
+
+async def test_the_handover_is_waited_for_from_the_moment_that_a_policy_is_published(
+    ledger: LedgerOnDisk, tmp_path: Path, one: ScriptedWitness
+) -> None:
+    """If false, a command that publishes `quorum none` would end before its witnesses know of it."""
+    await sealed_at(ledger, 3, [one])
+    backup = copied(ledger, tmp_path / "backup")
+    answer = asyncio.Event()
+    async with witnessed(ledger.root) as it:
+        await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
+        assert await until_handed_over(it.cosigner, PATIENCE)
+        one.always(waits_for(answer))
+        await it.publish(policy_text(ledger, [], "quorum none"))
+        assert not await until_handed_over(it.cosigner, 0.1)
+        answer.set()
+        assert await until_handed_over(it.cosigner, PATIENCE)
+    await stops(backup)
 
 
 async def test_a_handover_that_was_cut_off_is_made_up_for(
@@ -55,7 +74,7 @@ async def test_a_handover_that_was_cut_off_is_made_up_for(
         assert not it.cosigner.handed_over.is_set()
     one.always(honestly)
     async with witnessed(ledger.root) as it:
-        await it.until(it.cosigner.handed_over.is_set)
+        assert await until_handed_over(it.cosigner, PATIENCE)
         await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
         await it.add()
         await it.until_sealed(4)
@@ -95,7 +114,7 @@ async def test_a_new_policy_whose_witnesses_do_not_answer_can_be_corrected(
     async with witnessed(ledger.root, witness_seconds=0.2) as it:
         await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
         await it.publish(policy_text(ledger, [two.witness]))
-        await it.until(it.cosigner.handed_over.is_set)
+        assert await until_handed_over(it.cosigner, PATIENCE)
     async with witnessed(ledger.root, witness_seconds=0.2) as it:
         await it.until(lambda: it.opened.sequencer.is_confirmed(REGISTER))
         assert it.sealed_size() is None
