@@ -115,11 +115,11 @@ class Running:
 
     def standing(self) -> dict[str, Any]:
         """Return what /readyz tells."""
-        return dict(httpx.get(f"http://{self.addresses['ops']}/readyz").json())
+        return dict(httpx.get(f"http://{self.addresses['ops']}/readyz", timeout=60).json())
 
     def metrics(self) -> dict[str, float]:
         """Return what /metrics tells, by name and labels."""
-        lines = httpx.get(f"http://{self.addresses['ops']}/metrics").text.splitlines()
+        lines = httpx.get(f"http://{self.addresses['ops']}/metrics", timeout=60).text.splitlines()
         told = [line.rpartition(" ") for line in lines if not line.startswith("#")]
         return {name: float(value) for name, _, value in told}
 

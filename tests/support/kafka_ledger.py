@@ -131,7 +131,7 @@ class Replica:
 
     async def get(self, path: str, of: str = "ops") -> httpx.Response:
         """Make one HTTP request to an address of the service."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             return await client.get(f"http://{self.addresses[of]}{path}")
 
 

@@ -84,7 +84,7 @@ class Served:
 
     async def get(self, path: str) -> httpx.Response:
         """Make one HTTP request."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             return await client.get(f"http://{self.addresses.http}{path}")
 
     async def ready(self) -> dict[str, Any]:
