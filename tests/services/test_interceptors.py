@@ -299,10 +299,13 @@ async def test_a_call_that_runs_out_of_time_counts_as_that() -> None:
     async with serving() as served:
         # Told to the server only: a caller whose own clock ran out would cancel the call as well.
         deadline = (("grpc-timeout", "200m"),)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await served.registration.GetSubmission(registration.GetSubmissionRequest(), metadata=deadline)
+        # Again where the time was over before the call had begun, on a busy machine.
+        while not served.servicer.entered.is_set():
+            with pytest.raises(grpc.aio.AioRpcError):
+                await served.registration.GetSubmission(registration.GetSubmissionRequest(), metadata=deadline)
         await asyncio.wait_for(served.servicer.left.wait(), 10)
-        assert served.handled("GetSubmission", "DEADLINE_EXCEEDED") == 1
+        assert served.handled("GetSubmission", "DEADLINE_EXCEEDED") >= 1
+        assert served.handled("GetSubmission", "CANCELLED") == 0
 
 
 @pytest.mark.parametrize(

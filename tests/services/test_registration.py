@@ -985,7 +985,7 @@ async def test_a_thousand_violations_are_enough_to_answer(caller: Caller) -> Non
         ledger_origin=ORIGIN, register=REGISTER, records=[*[crowded] * 999, draft()]
     )
 
-    prepared = await caller.registration.PrepareRecords(request, timeout=5)
+    prepared = await caller.registration.PrepareRecords(request, timeout=SECONDS)
 
     assert len(prepared.violations) == 1_000
     assert len(prepared.records) == 1_000

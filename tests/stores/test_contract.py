@@ -362,7 +362,7 @@ def test_readers_in_threads_see_whole_commits_only(store: Store) -> None:
 
     def read() -> int:
         seen = 0
-        while not done.is_set():
+        while True:
             size = store.heads()[REGISTER].size
             assert size >= seen
             seen = size
@@ -370,7 +370,9 @@ def test_readers_in_threads_see_whole_commits_only(store: Store) -> None:
             (tile,) = store.tiles(REGISTER, [(0, (size - 1) // TILE_WIDTH)])
             assert len(tile) >= HASH_SIZE * ((size - 1) % TILE_WIDTH + 1)
             assert store.submissions(REGISTER, [name_of(size - 1)]) == {name_of(size - 1): Run(size - 1, 1)}
-        return seen
+            # Not before: this thread may come to run for the first time when all is committed.
+            if done.is_set():
+                return seen
 
     with ThreadPoolExecutor(3) as pool:
         readers = [pool.submit(read) for _ in range(3)]

@@ -505,7 +505,7 @@ def test_a_stream_that_hangs_ends_in_time(held: LedgerUnderTest, policy: Path) -
                 await asyncio.Event().wait()
 
     with audit_server(held, Hanging) as address:
-        error = run_json(*asking(address, policy, "--timeout", "1"), status=3)["error"]
+        error = run_json(*asking(address, policy, "--timeout", "5"), status=3)["error"]
     assert "nothing came" in error["message"]
 
 
