@@ -227,8 +227,14 @@ class Sequencing:
     async def _append(self) -> Appendage:
         """Append what waits in the queue, or as much of it as can be judged yet."""
         batch = [delivery.message for delivery in self._queue]
-        appendage = await self._lane.run(lambda: self.writer.append(batch))
-        self._metrics.count(appendage)
+
+        def append() -> Appendage:
+            appendage = self.writer.append(batch)
+            # Here, and not behind the await: a rebalance cancels that, and what was committed still counts.
+            self._metrics.count(appendage)
+            return appendage
+
+        appendage = await self._lane.run(append)
         if appendage.done:
             self.moved_at = time.monotonic()
         if appendage.done or self.waiting is None:

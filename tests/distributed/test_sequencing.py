@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -44,7 +45,7 @@ class Partition:
     """A partition at work, and what it has asked for."""
 
     work: Sequencing
-    ended: Callable[[], bool]
+    task: asyncio.Task[None]
     told: list[str] = field(default_factory=list[str])
     acknowledged: list[int] = field(default_factory=list[int])
     gap: bool = False
@@ -83,7 +84,9 @@ class _Waited:
 
 
 @asynccontextmanager
-async def at_work(database: str, signer: Signer | None = None) -> AsyncIterator[Partition]:
+async def at_work(
+    database: str, signer: Signer | None = None, metrics: SequencerMetrics | None = None
+) -> AsyncIterator[Partition]:
     """Let a partition work; raise what it fails with."""
     async with opened_lanes(migrated_schema(database)) as lanes:
         lane = lanes[0]
@@ -101,12 +104,13 @@ async def at_work(database: str, signer: Signer | None = None) -> AsyncIterator[
         fetching = Fetching(
             lambda: found[0].told.append("pause"), lambda: found[0].told.append("resume"), seek, check
         )
-        work = Sequencing(writer, lane, signer or _NoSigner(), fetching, SequencerMetrics(CollectorRegistry()))
+        counting = metrics or SequencerMetrics(CollectorRegistry())
+        work = Sequencing(writer, lane, signer or _NoSigner(), fetching, counting)
         task = asyncio.create_task(work.run())
-        found.append(Partition(work, task.done))
+        found.append(Partition(work, task))
         try:
             yield found[0]
-            if task.done():
+            if task.done() and not task.cancelled():
                 task.result()
         finally:
             task.cancel()
@@ -227,6 +231,35 @@ async def test_messages_are_acknowledged_after_their_commit(fresh_database: str)
         assert partition.told == []
 
 
+async def test_what_is_committed_while_the_work_is_cancelled_is_counted(
+    fresh_database: str, messages: list[LogMessage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, a rebalance makes the counters say less than the database holds, for ever."""
+    registry = CollectorRegistry()
+    begun, free = threading.Event(), threading.Event()
+    committed: list[Appendage] = []
+    async with at_work(fresh_database, metrics=SequencerMetrics(registry)) as partition:
+        append = partition.work.writer.append
+
+        def held_up(batch: Sequence[LogMessage]) -> Appendage:
+            begun.set()
+            assert free.wait(20)
+            committed.append(append(batch))
+            return committed[-1]
+
+        monkeypatch.setattr(partition.work.writer, "append", held_up)
+        take(partition, *messages)
+        await partition.until(begun.is_set)
+        # As a rebalance does.
+        partition.task.cancel()
+        await asyncio.wait({partition.task})
+        free.set()
+    # Its lane has ended, and with it what was under way.
+    (appendage,) = committed
+    assert appendage.entries > 0
+    assert registry.get_sample_value("daybook_sequencer_entries_total") == appendage.entries
+
+
 async def test_what_was_missed_is_fetched_again(fresh_database: str) -> None:
     """Messages are appended over one that was not delivered, or the partition stands still."""
     async with at_work(fresh_database) as partition:
@@ -267,7 +300,7 @@ async def missing(database: str) -> None:
     async with at_work(database) as partition:
         partition.gap = True
         partition.deliver(3)
-        await partition.until(partition.ended)
+        await partition.until(partition.task.done)
         assert partition.told[-1] == "check 0"
 
 
