@@ -232,8 +232,10 @@ class RestoredStore:
         told = False
         while True:
             self._left = await asyncio.to_thread(self._not_done, ends)
+            over = not self._left or await asyncio.to_thread(enough)
+            # Without an await up to the log: whoever reads in readiness that it waits finds it there, too.
             self._why = why
-            if not self._left or await asyncio.to_thread(enough):
+            if over:
                 return
             if not told:
                 _log.warning(
