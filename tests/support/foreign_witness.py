@@ -29,6 +29,7 @@ from ledger.ed25519 import SecretKey
 from ledger.hashing import EMPTY_ROOT
 from ledger.notes import SignerKey, VerifierKey
 from ledger.witnessing import Witness
+from services.local.ports import free_port
 
 STARTUP: Final = 60.0
 """Seconds that a witness may take until it listens."""
@@ -67,7 +68,7 @@ def log_list(vkeys: Iterable[str]) -> str:
 def omniwitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitness]:
     """Run omniwitness of transparency-dev, which fetches the log list over HTTP; `folder` is empty or new."""
     key = _make_key(folder, "omniwitness.example/w")
-    port = _unused_port()
+    port = free_port()
     shown = [logs]
     with (
         _serving_last_of(shown) as list_url,
@@ -99,7 +100,7 @@ def litewitness(programs: Path, folder: Path, logs: str) -> Iterator[ForeignWitn
                     db.execute("INSERT INTO log VALUES (?, 0, ?)", (origin, base64.encode(EMPTY_ROOT)))
                     db.execute("INSERT INTO key VALUES (?, ?)", (origin, vkey))
 
-    port = _unused_port()
+    port = free_port()
     with (
         _agent(programs, folder) as fingerprint,
         _running(
@@ -195,14 +196,6 @@ def _serving_last_of(texts: Sequence[str]) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def _unused_port() -> int:
-    """Return a port that nobody had a moment ago: neither witness tells which one it took."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:
