@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from services.distributed.topics import (
     create_topics,
 )
 from services.local.kafka import Kafka
-from tests.support.brokers import SharedKafka
+from tests.support.brokers import SharedKafka, started_kafka
 
 
 @asynccontextmanager
@@ -144,7 +144,14 @@ async def test_every_setting_is_the_topics_own(kafka: SharedKafka, prefix: str) 
         assert own == RIGHT | {"min.insync.replicas": "2"}
 
 
-class SecondBroker(Kafka):
+class PatientBroker(Kafka):
+    """A broker that is not given up for being silent: nobody is killed here, but a machine may stall."""
+
+    def _settings(self) -> str:
+        return f"{super()._settings()}broker.session.timeout.ms=30000\n"
+
+
+class SecondBroker(PatientBroker):
     """A broker that joins another one's cluster."""
 
     def __init__(self, folder: Path, first: Kafka) -> None:
@@ -173,6 +180,13 @@ class SecondBroker(Kafka):
         (data / "meta.properties").write_text("".join(lines), encoding="utf-8")
 
 
+@pytest.fixture
+def first_broker(tmp_path: Path) -> Iterator[Kafka]:
+    """The first of two brokers."""
+    with started_kafka(tmp_path / "first", kind=PatientBroker) as broker:
+        yield broker
+
+
 @asynccontextmanager
 async def second_broker(first: Kafka, folder: Path) -> AsyncIterator[None]:
     """Run a second broker, that the first one's cluster knows of."""
@@ -194,37 +208,37 @@ def properties(text: str) -> dict[str, str]:
 
 
 async def test_where_there_are_copies_two_must_be_in_sync(
-    fresh_kafka: Kafka, tmp_path: Path, prefix: str
+    first_broker: Kafka, tmp_path: Path, prefix: str
 ) -> None:
     """False if an acknowledged message could be on one broker alone, and be lost with it."""
-    async with second_broker(fresh_kafka, tmp_path):
-        await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=2, prefix=prefix)
-        await check_topics(fresh_kafka.bootstrap, 2, prefix=prefix)
+    async with second_broker(first_broker, tmp_path):
+        await create_topics(first_broker.bootstrap, 2, 2, in_sync=2, prefix=prefix)
+        await check_topics(first_broker.bootstrap, 2, prefix=prefix)
         wrong = "min.insync.replicas=1 and not 2 or more, with 2 copies"
         with pytest.raises(TopicsError, match=re.escape(wrong)):
-            await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=1, prefix=f"other.{prefix}")
+            await create_topics(first_broker.bootstrap, 2, 2, in_sync=1, prefix=f"other.{prefix}")
         with pytest.raises(TopicsError, match="is missing"):
-            await check_topics(fresh_kafka.bootstrap, 2, prefix=f"other.{prefix}")
-        async with administration(SharedKafka(fresh_kafka.bootstrap)) as admin:
+            await check_topics(first_broker.bootstrap, 2, prefix=f"other.{prefix}")
+        async with administration(SharedKafka(first_broker.bootstrap)) as admin:
             settings = RIGHT | {"min.insync.replicas": "1"}
             await admin.alter_configs(
                 [ConfigResource(ConfigResourceType.TOPIC, prefix + CHECKPOINTS, settings)]
             )
         async with asyncio.timeout(60):
             # Either broker may be asked, and one of them hears of it from the other.
-            while (fault := await fault_of(fresh_kafka, prefix)) is None:  # noqa: ASYNC110
+            while (fault := await fault_of(first_broker, prefix)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert fault == f"{prefix}{CHECKPOINTS} has {wrong}"
 
 
 async def test_created_topics_are_known_to_every_broker(
-    fresh_kafka: Kafka, tmp_path: Path, prefix: str
+    first_broker: Kafka, tmp_path: Path, prefix: str
 ) -> None:
     """False if a service that starts next, and asks another broker, could be told that they are missing."""
-    async with second_broker(fresh_kafka, tmp_path):
+    async with second_broker(first_broker, tmp_path):
         for number in range(30):
-            created = await create_topics(fresh_kafka.bootstrap, 2, 2, in_sync=2, prefix=f"{number}.{prefix}")
-            assert [set(created) - known async for known in known_to_each(fresh_kafka)] == [set(), set()]
+            created = await create_topics(first_broker.bootstrap, 2, 2, in_sync=2, prefix=f"{number}.{prefix}")
+            assert [set(created) - known async for known in known_to_each(first_broker)] == [set(), set()]
 
 
 async def known_to_each(kafka: Kafka) -> AsyncIterator[set[str]]:

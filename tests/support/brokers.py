@@ -127,10 +127,12 @@ def fresh_database(postgres: SharedPostgres) -> Iterator[str]:
 
 
 @contextmanager
-def started_kafka(folder: Path, tls: ServerTls | None = None) -> Iterator[local_kafka.Kafka]:
+def started_kafka(
+    folder: Path, tls: ServerTls | None = None, kind: type[local_kafka.Kafka] = local_kafka.Kafka
+) -> Iterator[local_kafka.Kafka]:
     """Run a Kafka; skip the test where it cannot be had."""
     try:
-        broker = local_kafka.Kafka(folder, tls=tls)
+        broker = kind(folder, tls=tls)
     except local_kafka.KafkaMissingError as missing:
         _go_without(_instead(missing))
     try:
