@@ -40,7 +40,7 @@ from tests.support.ledger_dir import LedgerOnDisk, authorising, opening, revokin
 from tests.support.ledgers import DEPARTMENT, DEPARTMENT_KEY, ORIGIN, REGISTER, decision
 from tests.support.records import correction
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 60.0
 """Seconds that a call is given, retries included: far more than any answer takes."""
 
 _GONE: Final = (asyncio.CancelledError, UnavailableError)
