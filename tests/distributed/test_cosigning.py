@@ -213,6 +213,8 @@ async def test_what_the_store_holds_and_nobody_here_remembers_signing_is_taken_f
     ground = ledger.ground
     with service(ground, "signer"), service(ground, "cosigner") as cosigner:
         await until(lambda: confirmed(ledger), "the signer remembers, and is confirmed")
+        # The signer is told before the cosignatures are kept.
+        await seal(ledger, 3)
         kept = {each.last.name for each in ledger.store.cosigned(REGISTER, 3, 4)}
         assert kept == {made.key.name for made in witnesses.made.values()}
         assert await ledger.grow(range(3, 5)) == 5

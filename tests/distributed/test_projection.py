@@ -312,8 +312,9 @@ async def until_connected(conninfo: str, *states: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_close_waits_for_what_is_under_way(projection: str) -> None:
+async def test_a_close_waits_for_what_is_under_way(projection: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """False if a statement were torn off by a close that came while it ran."""
+    monkeypatch.setattr("services.distributed.projection._LAST", PATIENCE)
     table = ProjectedRegisters(projection)
     with locked(projection) as lock:
         reading = asyncio.create_task(asyncio.to_thread(table.read))
