@@ -22,6 +22,9 @@ from services.stopping import Stop
 MAX_MESSAGE: Final = 2 * 1024 * 1024
 """Bytes of the largest request (formats.md, section 18): no valid submission comes near."""
 
+MAX_CONNECTIONS: Final = 1_024
+"""Connections at once; one more is closed. The store needs descriptors as well."""
+
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
@@ -29,6 +32,10 @@ _OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
     # Two servers on one port would take turns: the second must fail instead.
     ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    # Those who hold them for nothing are sent away; a gRPC client connects again by itself.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 600_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),

@@ -17,6 +17,7 @@ from services.cli.brokers import reaching_kafka
 from services.cli.logs import configure_logs
 from services.cli.reporting import JsonOption, UsageError, expected_failures
 from services.collecting import collect_seldom
+from services.descriptors import allow_descriptors
 from services.distributed.settings import distributed_settings, signer_settings
 
 
@@ -66,6 +67,7 @@ def run(
         make = signer_settings if service is Service.SIGNER else distributed_settings
         settings = make(grpc=grpc, http=http, ops=ops)
         configure_logs()
+        allow_descriptors()
         module = importlib.import_module(_MODULES[service])
 
         def ready(addresses: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from ledger.witnessing import Policy
 from services.cli.logs import configure_logs
 from services.cli.reporting import JsonOption, expected_failures
 from services.compose import Embedded, embedded
+from services.descriptors import allow_descriptors
 from services.ledger_files import LedgerDirectory
 from services.serving import Addresses, Stop, serve
 from services.settings import ServeSettings, serve_settings
@@ -70,6 +71,7 @@ def run(
             detections=detections,
         )
         configure_logs()
+        allow_descriptors()
         with embedded(LedgerDirectory(directory), trust_store=trust_store) as opened:
             uvloop.run(_serve(opened, settings, as_json))
 

@@ -21,8 +21,10 @@ class Impatient(H11Protocol):
     _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
+        """Begin to wait. Beyond the limit they are told so (503), and far beyond it there is no connection."""
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > 2 * self.limit_concurrency:
+            transport.abort()
         self._watch()
 
     def data_received(self, data: bytes) -> None:

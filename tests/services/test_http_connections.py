@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,24 @@ async def test_connections_that_send_nothing_shut_nobody_out_for_long(
                     await asyncio.sleep(0.05)
         finally:
             for _, writer in silent:
+                writer.transport.abort()
+
+
+async def test_far_beyond_the_limit_there_is_no_connection(
+    ledger: LedgerOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If false, silent ones would take the descriptors that a ledger writes with."""
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 600.0)
+    async with served(ledger.root) as it:
+        host, _, port = it.addresses.http.rpartition(":")
+        opened = [await asyncio.open_connection(host, int(port)) for _ in range(2 * MAX_HTTP + 10)]
+        try:
+            for reader, _ in opened[-10:]:
+                async with asyncio.timeout(30):
+                    with suppress(ConnectionResetError):
+                        assert await reader.read() == b""
+        finally:
+            for _, writer in opened:
                 writer.transport.abort()
 
 

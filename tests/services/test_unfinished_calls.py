@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +15,18 @@ import grpc
 import grpc.aio
 import psutil
 import pytest
+from daybook.audit.v1 import audit_service_pb2 as audit
+from daybook.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from daybook.registration.v1 import registration_service_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services import receiving, registration
 from services.client.errors import from_rpc_error
+from services.descriptors import allow_descriptors
+from services.grpc_server import MAX_CONNECTIONS
 from services.receiving import MAX_RECEIVED, MAX_STREAMS
 from services.registration import MAX_PREPARED
-from tests.support.calling import SECONDS
+from tests.support.calling import SECONDS, calling
 from tests.support.half_calls import half_calls
 from tests.support.ledger_dir import LedgerOnDisk
 from tests.support.ledgers import ORIGIN, REGISTER
@@ -77,6 +83,35 @@ async def test_calls_that_nobody_finishes_do_not_fill_the_memory(ledger: LedgerO
             sent = await calls.fill(streams, HALF, quiet=2)
             assert sent >= MAX_RECEIVED * HALF  # so many are received indeed
             assert process.memory_info().rss - before < MOST
+
+
+async def test_connections_for_nothing_leave_others_theirs_and_the_store_its_files(
+    ledger: LedgerOnDisk, tmp_path: Path
+) -> None:
+    """If false, whoever opens enough of them would take the descriptors that a ledger writes with."""
+    allow_descriptors()
+    with running(ledger.root, tmp_path / "serve.log") as server, ExitStack() as sockets:
+        process = psutil.Process(server.process.pid)
+        async with calling(server.grpc) as caller:
+            await caller.sizes()
+            before = process.num_fds()
+            host, _, port = server.grpc.rpartition(":")
+            silent = [
+                sockets.enter_context(socket.create_connection((host, int(port))))
+                for _ in range(MAX_CONNECTIONS + 100)
+            ]
+            for one in silent[-100:]:
+                one.settimeout(SECONDS)
+                with suppress(ConnectionResetError):
+                    assert one.recv(1) == b""  # closed at once
+            assert process.num_fds() - before < MAX_CONNECTIONS + 50  # the last ones are still being closed
+            assert await caller.sizes()
+            # Once those who send nothing are sent away. A channel like the other one would share what that has.
+            own = (("grpc.use_local_subchannel_pool", 1),)
+            async with grpc.aio.insecure_channel(server.grpc, options=own) as channel:
+                another: Any = AuditServiceStub(channel)
+                wanted = audit.ListRegistersRequest()
+                await another.ListRegisters(wanted, timeout=2 * SECONDS, wait_for_ready=True)
 
 
 async def test_a_request_that_does_not_come_gives_up_its_place(
