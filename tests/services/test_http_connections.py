@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,18 @@ from tests.support.served import Served, served
 from tests.support.server_process import running
 
 
+@asynccontextmanager
+async def silent(it: Served, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Open connections that send nothing; yield their readers."""
+    host, _, port = it.addresses.http.rpartition(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+
+
 async def healthy(it: Served) -> bool:
     """Tell whether the server answers; one that is slow to read may have shut this connection as well."""
     try:
@@ -39,16 +51,9 @@ async def test_connections_that_send_nothing_shut_nobody_out_for_long(
 ) -> None:
     """If false, whoever opens some hundred of them and leaves would shut everybody out for good."""
     monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
-    async with served(ledger.root) as it:
-        host, _, port = it.addresses.http.rpartition(":")
-        silent = [await asyncio.open_connection(host, int(port)) for _ in range(MAX_HTTP)]
-        try:
-            async with asyncio.timeout(30):
-                while not await healthy(it):  # noqa: ASYNC110 - a server tells nobody
-                    await asyncio.sleep(0.05)
-        finally:
-            for _, writer in silent:
-                writer.transport.abort()
+    async with served(ledger.root) as it, silent(it, MAX_HTTP), asyncio.timeout(30):
+        while not await healthy(it):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.05)
 
 
 async def test_far_beyond_the_limit_there_is_no_connection(
@@ -56,17 +61,10 @@ async def test_far_beyond_the_limit_there_is_no_connection(
 ) -> None:
     """If false, silent ones would take the descriptors that a ledger writes with."""
     monkeypatch.setattr(connections, "HEADER_SECONDS", 600.0)
-    async with served(ledger.root) as it:
-        host, _, port = it.addresses.http.rpartition(":")
-        opened = [await asyncio.open_connection(host, int(port)) for _ in range(2 * MAX_HTTP + 10)]
-        try:
-            for reader, _ in opened[-10:]:
-                async with asyncio.timeout(30):
-                    with suppress(ConnectionResetError):
-                        assert await reader.read() == b""
-        finally:
-            for _, writer in opened:
-                writer.transport.abort()
+    async with served(ledger.root) as it, silent(it, 2 * MAX_HTTP + 10) as readers, asyncio.timeout(30):
+        for reader in readers[-10:]:
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
 
 
 BUNDLE: Final = f"/logs/{REGISTER}/tile/entries/000"
