@@ -1,7 +1,7 @@
 """What happens around every gRPC call: an id, metrics, its request, the deadline guard, errors as statuses.
 
 One interceptor, not four: each one more costs every call a coroutine and a handler. What can be worked out
-once for a method is. Measured, it adds 5 µs to a call that costs 160 µs without it.
+once for a method is.
 
 Logs carry ids, sizes and hashes only, never payloads: of an exception that nobody foresaw, its type and
 where it was raised, but its text only where that cannot hold what a caller sent.

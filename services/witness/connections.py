@@ -11,7 +11,7 @@ HEADER_SECONDS: Final = 10.0
 """How long a connection may take to bring the whole head of a request, from its start or the last answer."""
 
 TAKE_SECONDS: Final = 30.0
-"""How long a caller may take nothing of what waits to be sent, at most some megabytes: then he is left."""
+"""How long a caller may take over what waits to be sent, some 2.5 MiB at the most: then he is left."""
 
 
 class Impatient(H11Protocol):
